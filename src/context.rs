@@ -1,0 +1,106 @@
+//! What a run is given from outside: the time, the wish to stop, the staging directory.
+//!
+//! Nothing below `main` asks for the time or the environment itself, so tests choose both.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Kind, Result};
+
+/// The world as one run sees it.
+pub struct Context {
+    /// The time now.
+    pub clock: fn() -> Timestamp,
+    /// Where staging files go.
+    pub temp_dir: PathBuf,
+    /// Set by SIGTERM and SIGINT.
+    pub stop: Stop,
+}
+
+impl Context {
+    /// A context whose stop flag is not set.
+    pub fn new(clock: fn() -> Timestamp, temp_dir: PathBuf) -> Self {
+        Self {
+            clock,
+            temp_dir,
+            stop: Stop::default(),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// The wish to stop, in two degrees: *requested* lets items in flight finish and cuts waits short;
+/// *cancelled* also breaks transfers off, which then roll back.
+#[derive(Default)]
+pub struct Stop {
+    signal: AtomicI32,
+    cancelled: AtomicBool,
+    hooks: Mutex<Vec<Hook>>,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// The signal that asked to stop, if one did.
+    pub fn requested(&self) -> Option<i32> {
+        match self.signal.load(Ordering::SeqCst) {
+            0 => None,
+            signal => Some(signal),
+        }
+    }
+
+    /// Asks to stop and wakes all who wait.
+    pub fn request(&self, signal: i32) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.signal.store(signal, Ordering::SeqCst);
+        drop(guard);
+        self.changed.notify_all();
+    }
+
+    /// Breaks transfers off: runs the hooks once.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for hook in std::mem::take(&mut *hooks) {
+            hook();
+        }
+    }
+
+    /// Runs `hook` when transfers are broken off; at once if they were.
+    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.cancelled.load(Ordering::SeqCst) {
+            hook()
+        } else {
+            hooks.push(Box::new(hook))
+        }
+    }
+
+    /// Fails once transfers are to be broken off; asked for every chunk.
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Stopped, "stopped by a signal"));
+        }
+        Ok(())
+    }
+
+    /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.
+    pub fn wait(&self, duration: Duration) -> bool {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_guard, _) = self
+            .changed
+            .wait_timeout_while(guard, duration, |()| self.requested().is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        self.requested().is_none()
+    }
+}

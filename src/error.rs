@@ -1,0 +1,146 @@
+//! The one error type: a small [`Kind`] that callers branch on, and text for people.
+//!
+//! Wording: a lower-case phrase, action then subject, no full stop. `Display` prints only its own
+//! level; [`Error::chain`] joins all levels and the advice at the edge. No URL with a query string
+//! and no credential may be put into any of the texts: a signature is a secret.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+/// What callers branch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A passing fault of the network or the server: worth two more quick tries.
+    Transient,
+    /// No progress for as long as the timeout allows: the attempt is over at once.
+    Timeout,
+    /// The item is not there (any more): somebody else took it.
+    Gone,
+    /// The source changed while it was staged: begin the attempt again.
+    Changed,
+    /// The bucket or the `base_file_path` does not exist.
+    Missing,
+    /// No right to do it.
+    Denied,
+    /// The destination exists and the rule says `if_exists: fail`.
+    Exists,
+    /// A bad name, a collision within the run, a destination that is its own source.
+    Invalid,
+    /// Disk full, quota, read-only, or another fault of a filesystem.
+    Storage,
+    /// The process was told to stop.
+    Stopped,
+    /// Everything else, such as an answer that makes no sense.
+    Other,
+}
+
+impl Kind {
+    /// Whether the same request may succeed a moment later on a fresh connection.
+    pub fn is_quick(self) -> bool {
+        matches!(self, Self::Transient)
+    }
+
+    /// Whether a further attempt may help; false for what no repeat can mend.
+    pub fn is_retryable(self) -> bool {
+        !matches!(
+            self,
+            Self::Exists | Self::Invalid | Self::Stopped | Self::Gone
+        )
+    }
+}
+
+/// What went wrong: doing what, to what, why, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    advice: Option<String>,
+}
+
+/// A result with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// `what` is the action and its subject, such as `put s3://edi/a.edi`.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+            advice: None,
+        }
+    }
+
+    /// Adds the cause, printed behind a colon.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds what to do about it, printed in parentheses at the end.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// A fault of the filesystem: the kind follows from the error number.
+    pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::Gone,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            io::ErrorKind::InvalidFilename
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory => Kind::Invalid,
+            _ => Kind::Storage,
+        };
+        Self::new(kind, what).because(error)
+    }
+
+    /// What callers branch on.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The same error with another kind, where only the caller knows what a cause means.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// All levels, outermost first, joined by `: `, and the advice in parentheses.
+    pub fn chain(&self) -> String {
+        let mut text = self.what.clone();
+        let mut next = std::error::Error::source(self);
+        let mut advice = self.advice.as_deref();
+        while let Some(error) = next {
+            write!(text, ": {error}").expect("writing to a string cannot fail");
+            if let Some(inner) = error.downcast_ref::<Self>() {
+                advice = advice.or(inner.advice.as_deref());
+            }
+            next = error.source();
+        }
+        if let Some(advice) = advice {
+            write!(text, " ({advice})").expect("writing to a string cannot fail");
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

@@ -1,0 +1,145 @@
+//! Pure data about items: their names, versions, and where they live. No input or output.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+/// An item's name: its path relative to the source or destination, parts separated by `/`.
+///
+/// Bytes, because a file name need not be UTF-8. Never empty, never starts or ends with `/`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// `None` when `bytes` is empty or begins or ends with `/`.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Option<Self> {
+        let bytes = bytes.into();
+        let whole = !bytes.is_empty() && !bytes.starts_with(b"/") && !bytes.ends_with(b"/");
+        whole.then_some(Self(bytes))
+    }
+
+    /// The whole name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The whole name where it is UTF-8, as a key must be.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The whole name for people: bytes that are not UTF-8 become U+FFFD.
+    pub fn lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// The directories (with their closing `/`, or empty) and the last part.
+    pub fn split(&self) -> (&[u8], &[u8]) {
+        let cut = self
+            .0
+            .iter()
+            .rposition(|&b| b == b'/')
+            .map_or(0, |at| at + 1);
+        self.0.split_at(cut)
+    }
+
+    /// The parts between the slashes.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&b| b == b'/')
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.lossy())
+    }
+}
+
+/// What tells one state of an item from another: if it differs, the item was changed or replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// A file's identity and the facts that a write changes.
+    File {
+        /// Device number.
+        dev: u64,
+        /// Inode number.
+        ino: u64,
+        /// Length in bytes.
+        size_bytes: u64,
+        /// Modification time in nanoseconds since 1970.
+        mtime_ns: i128,
+    },
+    /// An object's `ETag` as the server gives it, quotes included.
+    Object {
+        /// The `ETag`.
+        etag: Box<str>,
+    },
+}
+
+/// One candidate that a listing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the source.
+    pub name: Name,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// The file's mtime or the object's `LastModified`.
+    pub modified: Timestamp,
+    /// Its state when it was listed.
+    pub version: Version,
+}
+
+/// Where a rule reads from or writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// All keys of a bucket that begin with a prefix.
+    S3 {
+        /// The bucket's name.
+        bucket: String,
+        /// Empty, or ends with exactly one `/` and begins with none.
+        prefix: String,
+    },
+    /// A directory.
+    File {
+        /// Absolute; no `.`, `..` or doubled `/`.
+        path: PathBuf,
+        /// The part of `path` that must exist already and is never created: `base_file_path`
+        /// where `path` lies in it.
+        base: Option<PathBuf>,
+    },
+}
+
+impl Place {
+    /// The place of one of its items, for people: `s3://bucket/prefix/name` or an absolute path.
+    pub fn item(&self, name: &Name) -> String {
+        match self {
+            Self::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}{}", name.lossy()),
+            Self::File { path, .. } => join(path, name).to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::File { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// The path of an item in a directory.
+pub fn join(directory: &Path, name: &Name) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    directory.join(std::ffi::OsStr::from_bytes(name.as_bytes()))
+}
+
+/// What an object carries beside its contents; kept from s3 to s3, dropped elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Header names in lower case and their values: `content-type`, `content-encoding`,
+    /// `content-language`, `content-disposition`, `cache-control`, `x-amz-meta-*`.
+    pub headers: Vec<(String, String)>,
+}

@@ -1,0 +1,101 @@
+//! PURE: what a rule means once it is read. How names match and what they become is in `pattern`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::object::Place;
+use crate::pattern::{Matcher, Rename};
+
+/// What happens to the source in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is removed.
+    Move,
+    /// It stays.
+    Copy,
+}
+
+/// What happens where the destination exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// It is replaced.
+    Overwrite,
+    /// The item fails.
+    Fail,
+    /// The item takes the next free name: `name-1.ext`, `name-2.ext`, …
+    KeepBoth,
+    /// The source stays.
+    Skip,
+}
+
+/// One rule with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its key in the config.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Where it takes from.
+    pub source: Place,
+    /// Which names it takes.
+    pub matcher: Matcher,
+    /// Whether also below the source's own level.
+    pub recursive: bool,
+    /// Where it brings to.
+    pub dest: Place,
+    /// What the last part of a name becomes.
+    pub rename: Option<Rename>,
+    /// Move or copy.
+    pub mode: Mode,
+    /// How many further attempts after the first.
+    pub retries: u32,
+    /// How long between two attempts.
+    pub wait: Duration,
+    /// How many items a run takes at the most.
+    pub max_items: usize,
+    /// How many of its items at once at the most, where the rule says so.
+    pub concurrency: Option<usize>,
+    /// What happens where the destination exists.
+    pub if_exists: IfExists,
+    /// Younger files are left alone; zero for s3.
+    pub min_age: Duration,
+    /// The file whose presence says that Bots is at work in the source directory.
+    pub lock_file: Option<String>,
+    /// Tests that travel with the rule.
+    pub examples: Vec<Example>,
+}
+
+/// One name and what the rule must make of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The item's name.
+    pub name: String,
+    /// The destination's name; `None` where the rule must leave the item alone.
+    pub becomes: Option<String>,
+    /// The instant of the run and the item's modification time.
+    pub at: Option<Timestamp>,
+}
+
+/// The instant that all tokens of a run are made from, and the zone they are shown in.
+#[derive(Debug, Clone)]
+pub struct Instant {
+    /// When the run started.
+    pub at: Timestamp,
+    /// From `TZ`.
+    pub zone: TimeZone,
+}
+
+/// All that a config says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// In the order of the file; never empty.
+    pub rules: Vec<Rule>,
+    /// Items in flight over the whole run, 1 to 64.
+    pub concurrency: usize,
+    /// Whether the first failed item keeps new ones from starting.
+    pub exit_on_first_failure: bool,
+    /// What is allowed but looks like a mistake.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,319 @@
+//! The local temporary copy of one item: memory while small, an unnamed file beyond.
+//!
+//! Everything that streams through is hashed on the way: a CRC-64/NVME for each part of a later
+//! upload, and the one digest that the source promises. Invariant: a [`Staged`] is whole; it can
+//! only be had from [`Stage::finish`], which compares the length with what was announced.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+
+use crc_fast::CrcAlgorithm;
+use md5::{Digest as _, Md5};
+use sha2::Sha256;
+
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+
+/// Items up to this length stay in memory. Sixteen of them must fit the 16 MiB of a run.
+pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
+
+/// Up to this length an object is put by one request, beyond by a multipart upload.
+pub const SINGLE_PUT_LIMIT_BYTES: u64 = PART_MIN_BYTES;
+
+/// The least length of a part; S3 wants 5 MiB.
+pub const PART_MIN_BYTES: u64 = 16 << 20;
+
+/// S3's limit of parts in an upload.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+pub const PARTS_MAX: u64 = 10_000;
+
+/// How much is copied at a time.
+pub const CHUNK_BYTES: usize = 128 << 10;
+
+/// The length of each part but the last of an object this long, in bytes; a multiple of 1 MiB.
+pub fn part_size(size_bytes: u64) -> u64 {
+    let least = size_bytes.div_ceil(PARTS_MAX).next_multiple_of(1 << 20);
+    least.max(PART_MIN_BYTES)
+}
+
+/// A digest that a source may promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// An `ETag` of an object that was put by one request without a server's own key.
+    Md5,
+    /// `x-amz-checksum-sha256`.
+    Sha256,
+    /// `x-amz-checksum-crc32`.
+    Crc32,
+    /// `x-amz-checksum-crc32c`.
+    Crc32c,
+    /// `x-amz-checksum-crc64nvme`.
+    Crc64Nvme,
+}
+
+/// A digest being computed.
+enum Hasher {
+    Md5(Md5),
+    Sha256(Sha256),
+    Crc {
+        digest: crc_fast::Digest,
+        bytes: usize,
+    },
+    /// The parts' checksums tell it in the end.
+    OfParts,
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Self {
+        let crc = |algorithm| Self::Crc {
+            digest: crc_fast::Digest::new(algorithm),
+            bytes: 4,
+        };
+        match algorithm {
+            Algorithm::Md5 => Self::Md5(Md5::new()),
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Crc32 => crc(CrcAlgorithm::Crc32IsoHdlc),
+            Algorithm::Crc32c => crc(CrcAlgorithm::Crc32Iscsi),
+            Algorithm::Crc64Nvme => Self::OfParts,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Md5(md5) => md5.update(bytes),
+            Self::Sha256(sha256) => sha256.update(bytes),
+            Self::Crc { digest, .. } => digest.update(bytes),
+            Self::OfParts => {}
+        }
+    }
+
+    fn finish(self, crc64: u64) -> Vec<u8> {
+        match self {
+            Self::Md5(md5) => md5.finalize().to_vec(),
+            Self::Sha256(sha256) => sha256.finalize().to_vec(),
+            Self::Crc { digest, bytes } => {
+                let all = digest.finalize().to_be_bytes();
+                all[all.len() - bytes..].to_vec()
+            }
+            Self::OfParts => crc64.to_be_bytes().to_vec(),
+        }
+    }
+}
+
+/// One part of a later multipart upload; the whole item where one request will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes; 0 only for an empty item.
+    pub size_bytes: u64,
+    /// CRC-64/NVME of it.
+    pub crc64: u64,
+}
+
+enum Content {
+    Memory(Vec<u8>),
+    File(File),
+}
+
+/// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then
+/// [`finish`](Self::finish); beginning anew forgets what was written.
+pub struct Stage<'a> {
+    context: &'a Context,
+    content: Content,
+    expected_bytes: u64,
+    written_bytes: u64,
+    part_bytes: u64,
+    parts: Vec<Part>,
+    crc: crc_fast::Digest,
+    hasher: Option<Hasher>,
+}
+
+impl<'a> Stage<'a> {
+    /// An empty stage; takes no room yet.
+    pub fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            content: Content::Memory(Vec::new()),
+            expected_bytes: 0,
+            written_bytes: 0,
+            part_bytes: PART_MIN_BYTES,
+            parts: Vec::new(),
+            crc: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
+            hasher: None,
+        }
+    }
+
+    /// Makes room for an item of this length, and starts the digest that its source promises.
+    ///
+    /// # Errors
+    /// `Storage`, `Denied`: no staging file can be made in `TMPDIR`.
+    pub fn begin(&mut self, size_bytes: u64, promised: Option<Algorithm>) -> Result<()> {
+        self.expected_bytes = size_bytes;
+        self.written_bytes = 0;
+        self.part_bytes = part_size(size_bytes);
+        self.parts.clear();
+        self.crc.reset();
+        self.hasher = promised.map(Hasher::new);
+        self.content = if size_bytes <= MEMORY_LIMIT_BYTES {
+            let room = usize::try_from(size_bytes).unwrap_or(0);
+            Content::Memory(Vec::with_capacity(room))
+        } else {
+            let directory = &self.context.temp_dir;
+            let file = tempfile::tempfile_in(directory).map_err(|error| {
+                Error::io(
+                    format!("make a staging file in {}", directory.display()),
+                    error,
+                )
+                .with_kind(Kind::Storage)
+                .advise("TMPDIR must name a writable directory with room for the items in flight")
+            })?;
+            Content::File(file)
+        };
+        Ok(())
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// `Storage`: the staging directory is full. `Transient`: more than was announced.
+    /// `Stopped`: transfers are to be broken off.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.context.stop.check()?;
+        self.written_bytes += bytes.len() as u64;
+        if self.written_bytes > self.expected_bytes {
+            return Err(Error::new(
+                Kind::Transient,
+                "stage: more bytes than announced",
+            ));
+        }
+        match &mut self.content {
+            Content::Memory(memory) => memory.extend_from_slice(bytes),
+            Content::File(file) => file.write_all(bytes).map_err(|error| {
+                let directory = self.context.temp_dir.display();
+                Error::io(format!("write a staging file in {directory}"), error)
+                    .with_kind(Kind::Storage)
+                    .advise("staging needs room in TMPDIR for the items in flight")
+            })?,
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        while !bytes.is_empty() {
+            let room =
+                usize::try_from(self.part_bytes - self.crc.get_amount()).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.crc.update(now);
+            bytes = later;
+            if self.crc.get_amount() == self.part_bytes {
+                self.close_part();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the copy; gives it and the promised digest, big-endian for a CRC.
+    ///
+    /// # Errors
+    /// `Transient`: fewer bytes than announced: the source ended early.
+    pub fn finish(&mut self) -> Result<(Staged, Option<Vec<u8>>)> {
+        if self.written_bytes != self.expected_bytes {
+            let (got, wanted) = (self.written_bytes, self.expected_bytes);
+            return Err(Error::new(
+                Kind::Transient,
+                format!("stage: the source ended after {got} of {wanted} bytes"),
+            ));
+        }
+        if self.crc.get_amount() > 0 || self.parts.is_empty() {
+            self.close_part();
+        }
+        let crc64 = self
+            .parts
+            .iter()
+            .skip(1)
+            .fold(self.parts[0].crc64, |whole, part| {
+                let algorithm = CrcAlgorithm::Crc64Nvme;
+                crc_fast::checksum_combine(algorithm, whole, part.crc64, part.size_bytes)
+            });
+        let digest = self.hasher.take().map(|hasher| hasher.finish(crc64));
+        let content = std::mem::replace(&mut self.content, Content::Memory(Vec::new()));
+        let parts = std::mem::take(&mut self.parts);
+        Ok((
+            Staged {
+                content,
+                size_bytes: self.written_bytes,
+                crc64,
+                parts,
+            },
+            digest,
+        ))
+    }
+
+    fn close_part(&mut self) {
+        let size_bytes = self.crc.get_amount();
+        let offset = self
+            .parts
+            .last()
+            .map_or(0, |last| last.offset + last.size_bytes);
+        self.parts.push(Part {
+            offset,
+            size_bytes,
+            crc64: self.crc.finalize(),
+        });
+        self.crc.reset();
+    }
+}
+
+/// A whole, verified copy of one item.
+pub struct Staged {
+    content: Content,
+    size_bytes: u64,
+    crc64: u64,
+    parts: Vec<Part>,
+}
+
+impl Staged {
+    /// Its length.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// CRC-64/NVME of the whole.
+    pub fn crc64(&self) -> u64 {
+        self.crc64
+    }
+
+    /// The parts that a multipart upload has; one part for an item below the threshold.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
+    ///
+    /// # Errors
+    /// `Storage`: the staging file cannot be read.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        match &self.content {
+            Content::Memory(memory) => {
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(memory.len());
+                let amount = buffer.len().min(memory.len() - start);
+                buffer[..amount].copy_from_slice(&memory[start..start + amount]);
+                Ok(amount)
+            }
+            Content::File(file) => file
+                .read_at(buffer, offset)
+                .map_err(|error| Error::io("read a staging file", error).with_kind(Kind::Storage)),
+        }
+    }
+
+    /// The whole contents where they are in memory.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Memory(memory) => Some(memory),
+            Content::File(_) => None,
+        }
+    }
+}

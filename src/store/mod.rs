@@ -1,0 +1,139 @@
+//! The contract between the engine and the places that files are in.
+//!
+//! A [`Store`] is one end of one rule: a directory or a bucket prefix. It knows nothing of rules,
+//! retries (but the two quick tries of a request, see `store/s3`), or the log. Each call tries once.
+//! The engine calls it from many threads at once.
+
+pub mod local;
+pub mod s3;
+
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+
+use crate::error::Result;
+use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::stage::{Stage, Staged};
+
+/// In which order [`Store::list`] gives its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By the bytes of the name: whoever lists may stop at the first entry too many.
+    ByName,
+    /// In no order: all must be seen, and the oldest come first.
+    ByAge,
+}
+
+/// What a listing looks for.
+pub struct Scope<'a> {
+    /// Also in directories below. Keys: also those with a `/` in the name.
+    pub recursive: bool,
+    /// Asked before an entry is looked at further, so that a name nobody wants costs nothing.
+    pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
+}
+
+/// How a listing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// Everything was seen.
+    Complete,
+    /// The receiver stopped it, or there is nothing behind what it took.
+    Stopped,
+    /// The source directory is not there: nothing to do, worth a warning.
+    NoDirectory,
+}
+
+/// What [`Store::publish`] does where the destination exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash {
+    /// Replace it, in one step.
+    Replace,
+    /// Leave it; asked of the filesystem or of the server, not looked up first.
+    Refuse,
+}
+
+/// How [`Store::publish`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The destination is whole and durable.
+    Done,
+    /// The destination existed and [`Clash::Refuse`] was asked; nothing was changed.
+    Exists,
+}
+
+/// How [`Store::remove`] ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The source is gone, by us.
+    Done,
+    /// It was gone already.
+    Gone,
+    /// It is not what was staged, and stays.
+    Changed,
+    /// It is locked by the process of this number (0 where the system does not say), and stays.
+    Locked(u32),
+}
+
+/// What a fetch learned about the item.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The state that was staged; what [`Store::remove`] compares with.
+    pub version: Version,
+    /// What a copy from s3 to s3 keeps.
+    pub attributes: Attributes,
+}
+
+/// One end of a rule.
+pub trait Store: Send + Sync {
+    /// Where it is.
+    fn place(&self) -> &Place;
+
+    /// The order that [`Store::list`] keeps.
+    fn order(&self) -> Order;
+
+    /// Fails with [`Kind::Missing`](crate::error::Kind::Missing) when the bucket or the
+    /// `base_file_path` is not there. Must not create anything.
+    fn exists(&self) -> Result<()>;
+
+    /// Gives each candidate to `sink`, until that breaks.
+    ///
+    /// Must leave out what SPEC section 4 says is never a candidate. An error means that nothing
+    /// of this listing may be acted on.
+    fn list(
+        &self,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed>;
+
+    /// What another process that is at work in the source says by a lock file: its modification
+    /// time, `None` where there is no such file.
+    fn lock_file(&self, _lock_name: &str) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+
+    /// The number of a process that holds an exclusive record lock on the item (0 where the
+    /// system does not say). Must not take a lock itself.
+    fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
+    /// The item's state now, `None` where it is not there. Does not follow links.
+    fn look(&self, name: &Name) -> Result<Option<Version>>;
+
+    /// Copies the whole item into `stage` and verifies it there.
+    ///
+    /// Fails with `Gone` where it is not there, with `Changed` where it changed meanwhile. A body
+    /// that ends early is a failure, never a short item. May begin the stage anew for a quick try.
+    fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched>;
+
+    /// Makes the staged item visible under `name`, whole or not at all, and durable.
+    ///
+    /// When it fails, the destination is as before and no temporary is left.
+    fn publish(&self, name: &Name, staged: &Staged, clash: Clash) -> Result<Published>;
+
+    /// Whether `name` exists and holds byte for byte what is staged.
+    fn holds(&self, name: &Name, staged: &Staged) -> Result<bool>;
+
+    /// Removes the item if it still is what was staged, looked up right before.
+    fn remove(&self, name: &Name, version: &Version) -> Result<Removed>;
+}
