@@ -129,9 +129,17 @@ pub trait Store: Send + Sync {
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
     ///
     /// When it fails, the destination is as before and no temporary is left.
-    fn publish(&self, name: &Name, staged: &Staged, clash: Clash) -> Result<Published>;
+    /// `attributes` are kept where the place can keep them.
+    fn publish(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        attributes: &Attributes,
+        clash: Clash,
+    ) -> Result<Published>;
 
-    /// Whether `name` exists and holds byte for byte what is staged.
+    /// Whether `name` exists, holds byte for byte what is staged, and is as durable as what
+    /// [`Store::publish`] leaves: a run that died before its last sync may have written it.
     fn holds(&self, name: &Name, staged: &Staged) -> Result<bool>;
 
     /// Removes the item if it still is what was staged, looked up right before.
