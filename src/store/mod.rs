@@ -74,9 +74,10 @@ pub enum Removed {
     Locked(u32),
 }
 
-/// What a fetch learned about the item.
-#[derive(Debug, Clone)]
+/// What a fetch brought.
 pub struct Fetched {
+    /// The whole, verified copy.
+    pub staged: Staged,
     /// The state that was staged; what [`Store::remove`] compares with.
     pub version: Version,
     /// What a copy from s3 to s3 keeps.
@@ -128,8 +129,8 @@ pub trait Store: Send + Sync {
 
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
     ///
-    /// When it fails, the destination is as before and no temporary is left.
-    /// `attributes` are kept where the place can keep them.
+    /// When it fails, the destination is as before and no temporary is left. Objects take
+    /// `attributes` on, files have none.
     fn publish(
         &self,
         name: &Name,
