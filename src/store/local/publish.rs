@@ -408,6 +408,10 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by a panic"
+)]
 mod tests {
     use super::*;
 
