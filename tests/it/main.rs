@@ -1,1 +1,6 @@
 //! The integration tests, one binary.
+
+// A test may fail at any line, and says why by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod s3_store;
