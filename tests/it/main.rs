@@ -1,8 +1,7 @@
 //! The integration tests, one binary.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on says so by a panic"
-)]
+// A test may fail at any line, and says why by panicking.
+#![allow(clippy::unwrap_used)]
 
 mod local_store;
+mod s3_store;
