@@ -433,3 +433,180 @@ fn seconds(text: &str) -> Option<Duration> {
         .filter(|_| allowed)?;
     (!duration.is_zero()).then_some(duration)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Environment, Problems> {
+        Environment::read(&|name| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some(value.into())
+        })
+    }
+
+    fn connection(more: &[(&str, &str)]) -> Result<Connection, String> {
+        let mut variables = more.to_vec();
+        variables.extend([
+            ("MINIO_ENDPOINT", "minio:9000"),
+            ("MINIO_ACCESS_KEY", "access\n"),
+            ("MINIO_SECRET_KEY", " hush \n"),
+        ]);
+        let environment = read(&variables).expect("an environment");
+        environment.connection().map_err(|all| all.to_string())
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let environment = read(&[("TZ", ""), ("MINIO_BUCKET", " \n")]).expect("an environment");
+        assert_eq!(environment.bucket, None);
+        assert_eq!(environment.zone, TimeZone::UTC);
+        assert_eq!(environment.temp_dir, PathBuf::from("/tmp"));
+        assert_eq!(environment.umask, None);
+        assert_eq!(environment.config_path, PathBuf::from(DEFAULT_CONFIG_PATH));
+        assert_eq!(environment.log_format, LogFormat::Text);
+        assert_eq!(environment.log_level, LogLevel::Info);
+        let log = PathBuf::from(DEFAULT_TERMINATION_LOG);
+        assert_eq!(environment.termination_log, log);
+        let missing = environment.connection().expect_err("no connection");
+        let expected = ["MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"]
+            .map(|name| format!("{name}: not set; set it, a rule uses s3"));
+        assert_eq!(missing.lines(), expected);
+    }
+
+    #[test]
+    fn values_are_read_and_trimmed() {
+        let environment = read(&[
+            ("MINIO_BUCKET", "edi\n"),
+            ("TZ", ":Europe/Berlin"),
+            ("TMPDIR", "/staging"),
+            ("BOTS_MOVER_UMASK", "0027"),
+            ("BOTS_MOVER_CONFIG", "-"),
+            ("BOTS_MOVER_LOG_FORMAT", "json"),
+            ("BOTS_MOVER_LOG_LEVEL", "debug"),
+            ("BOTS_MOVER_TERMINATION_LOG", "/t"),
+        ])
+        .expect("an environment");
+        assert_eq!(environment.bucket.as_deref(), Some("edi"));
+        assert_eq!(environment.zone.iana_name(), Some("Europe/Berlin"));
+        assert_eq!(environment.temp_dir, PathBuf::from("/staging"));
+        assert_eq!(environment.umask, Some(0o027));
+        assert_eq!(environment.config_path, PathBuf::from("-"));
+        assert_eq!(environment.log_format, LogFormat::Json);
+        assert_eq!(environment.log_level, LogLevel::Debug);
+        assert_eq!(environment.termination_log, PathBuf::from("/t"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let wrong = read(&[
+            ("TZ", "Europe/Berlyn"),
+            ("BOTS_MOVER_UMASK", "0888"),
+            ("BOTS_MOVER_LOG_FORMAT", "xml"),
+            ("BOTS_MOVER_LOG_LEVEL", "trace"),
+        ])
+        .expect_err("problems")
+        .to_string();
+        let lines: Vec<&str> = wrong.lines().collect();
+        assert!(lines[0].starts_with(r#"TZ: found "Europe/Berlyn"; allowed: a name"#));
+        assert!(lines[1].starts_with("BOTS_MOVER_UMASK: found \"0888\"; allowed: an octal"));
+        assert_eq!(
+            lines[2],
+            "BOTS_MOVER_LOG_FORMAT: found \"xml\"; allowed: text, json"
+        );
+        assert!(lines[3].starts_with("BOTS_MOVER_LOG_LEVEL: found \"trace\""));
+        assert_eq!(lines.len(), 4);
+        assert!(read(&[("BOTS_MOVER_UMASK", "1000")]).is_err());
+    }
+
+    #[test]
+    fn connection_has_its_defaults_and_trimmed_secrets() {
+        let connection = connection(&[]).expect("a connection");
+        assert_eq!(connection.endpoint.as_str(), "http://minio:9000/");
+        assert_eq!(connection.access_key, "access");
+        assert_eq!(connection.secret_key, "hush");
+        assert_eq!(connection.session_token, None);
+        assert_eq!(connection.region, "us-east-1");
+        assert_eq!(connection.verify, Verify::Public);
+        assert_eq!(connection.style, Addressing::Path);
+        assert_eq!(connection.connect_timeout, Duration::from_secs(10));
+        assert_eq!(connection.read_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn connection_options_are_read() {
+        let connection = connection(&[
+            ("MINIO_ENDPOINT", "https://minio.example:9443/"),
+            ("MINIO_SESSION_TOKEN", "token"),
+            ("MINIO_REGION", "eu"),
+            ("MINIO_VERIFY", "/ca/bundle.pem"),
+            ("MINIO_ADDRESSING_STYLE", "virtual"),
+            ("MINIO_CONNECT_TIMEOUT", "0.5"),
+            ("MINIO_READ_TIMEOUT", "90s"),
+        ])
+        .expect("a connection");
+        assert_eq!(connection.endpoint.as_str(), "https://minio.example:9443/");
+        assert_eq!(connection.session_token.as_deref(), Some("token"));
+        assert_eq!(connection.region, "eu");
+        assert_eq!(connection.verify, Verify::Bundle("/ca/bundle.pem".into()));
+        assert_eq!(connection.style, Addressing::Virtual);
+        assert_eq!(connection.connect_timeout, Duration::from_millis(500));
+        assert_eq!(connection.read_timeout, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn wrong_connection_values_are_told_without_secrets() {
+        let cases = [
+            ("MINIO_ENDPOINT", "http://u:hunter2@minio"),
+            ("MINIO_ENDPOINT", "u:hunter2@minio:9000"),
+            ("MINIO_ENDPOINT", "https://minio/hunter2"),
+            ("MINIO_ENDPOINT", "https://minio?hunter2"),
+            ("MINIO_ENDPOINT", "https://minio/#hunter2"),
+            ("MINIO_ENDPOINT", "ftp://hunter2"),
+            ("MINIO_ENDPOINT", "http://hunter2:port"),
+            ("MINIO_ENDPOINT", "http://"),
+            ("MINIO_SECRET_KEY", "hunter2\nhunter2"),
+            ("MINIO_ACCESS_KEY", "hunter2 hunter2"),
+            ("MINIO_SESSION_TOKEN", "hunter2\u{7}"),
+            ("MINIO_VERIFY", "flase"),
+            ("MINIO_ADDRESSING_STYLE", "auto"),
+            ("MINIO_CONNECT_TIMEOUT", "0"),
+            ("MINIO_CONNECT_TIMEOUT", "-1"),
+            ("MINIO_CONNECT_TIMEOUT", "inf"),
+            ("MINIO_READ_TIMEOUT", "1m"),
+            ("MINIO_READ_TIMEOUT", "1e300"),
+            ("MINIO_READ_TIMEOUT", "."),
+        ];
+        for (name, value) in cases {
+            let wrong = connection(&[(name, value)]).expect_err(value);
+            assert!(wrong.starts_with(name), "{name}={value}: {wrong}");
+            assert_eq!(wrong.lines().count(), 1, "{name}={value}: {wrong}");
+            assert!(!wrong.contains("hunter2"), "{name}={value}: {wrong}");
+        }
+        let address = ("MINIO_ENDPOINT", "http://10.0.0.1:9000");
+        let wrong = connection(&[address, ("MINIO_ADDRESSING_STYLE", "virtual")]);
+        assert!(wrong.expect_err("no name").contains("IP address"));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let token = ("MINIO_SESSION_TOKEN", "hush");
+        let connection = connection(&[token]).expect("a connection");
+        let environment = read(&[token, ("MINIO_SECRET_KEY", "hush")]).expect("an environment");
+        let shown = format!("{connection:?} {environment:?}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("access\""),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_fine_only_in_paths() {
+        let odd = |name: &str| Some(OsString::from_vec(vec![b'/', 0xff])).filter(|_| name != "TZ");
+        let wrong = Environment::read(&odd).expect_err("problems").to_string();
+        assert!(wrong.contains("MINIO_BUCKET: found bytes that are no text"));
+        assert!(!wrong.contains("TMPDIR") && !wrong.contains("BOTS_MOVER_CONFIG"));
+    }
+}

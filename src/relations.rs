@@ -212,7 +212,7 @@ fn below(outer: &Place, inner: &Place) -> Option<Vec<u8>> {
                 bucket: inner_bucket,
                 prefix: inner_prefix,
             },
-        ) if bucket == inner_bucket => inner_prefix.strip_prefix(prefix).map(|rest| rest.into()),
+        ) if bucket == inner_bucket => inner_prefix.strip_prefix(prefix).map(Into::into),
         (Place::File { path, .. }, Place::File { path: inner, .. }) => {
             let mut rest = inner
                 .strip_prefix(path)

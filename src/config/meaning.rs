@@ -390,7 +390,8 @@ impl Reader<'_> {
             return None;
         };
         Some(Place::File {
-            path: base.join(plain),
+            // Not `join`, which leaves a `/` behind the base when the path is `.`.
+            path: base.iter().chain(&plain).collect(),
             base: Some(base.clone()),
         })
     }

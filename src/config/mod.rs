@@ -130,9 +130,8 @@ fn shown_position(line_column: Option<(usize, usize)>) -> String {
 fn subject(names: &[String]) -> String {
     match names {
         [] => String::new(),
-        [config, defaults, rest @ ..] if config == "config" && defaults == "defaults" => {
-            let keys: String = rest.iter().map(|key| format!(".{key}")).collect();
-            format!("{defaults}{keys}: ")
+        [config, defaults, ..] if config == "config" && defaults == "defaults" => {
+            format!("{}: ", names[1..].join("."))
         }
         [config, rule, rest @ ..] if config == "config" => {
             let rule = written::quoted(rule);

@@ -85,6 +85,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("base_path", &["base_file_path"]),
     ("base_dir", &["base_file_path"]),
     ("attempts", &["retries"]),
+    ("retry", &["retries"]),
     ("max_retries", &["retries"]),
     ("retry_count", &["retries"]),
     ("wait", &["wait_seconds"]),
@@ -133,27 +134,22 @@ pub(super) fn hint(word: &str, allowed: &[&str]) -> Option<String> {
     near(word, allowed).map(|meant| format!("did you mean `{meant}`?"))
 }
 
-/// The allowed word that was probably meant: few letters wrong, or the beginning of only one.
+/// The allowed word that was probably meant: the only one that begins so, or few letters differ.
 pub fn near<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
     let word = plain(word);
     let letters = word.chars().count();
-    let nearest = allowed
-        .iter()
-        .map(|candidate| (distance(&word, &plain(candidate)), *candidate))
-        .min_by_key(|(distance, _)| *distance);
-    if let Some((distance, candidate)) = nearest
-        && distance <= (letters / 3).clamp(1, 3)
-        && distance < letters
-    {
-        return Some(candidate);
-    }
     let mut longer = allowed
         .iter()
         .filter(|candidate| letters >= 3 && plain(candidate).starts_with(&word));
-    match (longer.next(), longer.next()) {
-        (Some(only), None) => Some(only),
-        _ => None,
+    if let (Some(only), None) = (longer.next(), longer.next()) {
+        return Some(only);
     }
+    let (distance, candidate) = allowed
+        .iter()
+        .map(|candidate| (distance(&word, &plain(candidate)), *candidate))
+        .min_by_key(|(distance, _)| *distance)?;
+    let is_near = distance <= (letters / 3).clamp(1, 3) && distance < letters;
+    is_near.then_some(candidate)
 }
 
 fn plain(word: &str) -> String {

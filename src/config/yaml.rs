@@ -397,19 +397,32 @@ impl Visitor<'_> for LocateKey<'_> {
 
 /// The parser's error in one line, and what usually causes it.
 fn explain(error: &serde_yaml::Error, text: &str) -> SyntaxError {
+    let message = without_positions(&error.to_string());
+    if message.contains("more than one document") {
+        return SyntaxError {
+            line_column: second_document(text).map(|line| (line, 1)),
+            text: "found a second document; allowed: one; remove the line `---`".into(),
+        };
+    }
     let line_column = error
         .location()
         .map(|location| (location.line(), location.column()));
-    let message = without_positions(&error.to_string());
     let hint = line_column.and_then(|(line, column)| hint(&message, text, line, column));
     let text = match hint {
         Some(hint) => format!("{message}; {hint}"),
-        None if message.contains("more than one document") => {
-            "found a second document; allowed: one; remove the line `---`".into()
-        }
         None => message,
     };
     SyntaxError { line_column, text }
+}
+
+/// The line, from 1, of the first `---` behind something.
+fn second_document(text: &str) -> Option<usize> {
+    let is_mark = |line: &str| line.starts_with("---");
+    let is_content =
+        |line: &str| !is_mark(line) && !line.trim().is_empty() && !line.starts_with('#');
+    let first = text.lines().position(is_content)?;
+    let behind = text.lines().skip(first).position(is_mark)?;
+    Some(first + behind + 1)
 }
 
 fn hint(message: &str, text: &str, line: usize, column: usize) -> Option<String> {
@@ -426,6 +439,9 @@ fn hint(message: &str, text: &str, line: usize, column: usize) -> Option<String>
         let hint = "a text that begins with `*` or `&` is read as an alias or anchor; put it into \
                     quotes: \"*.edi\"";
         return Some(hint.into());
+    }
+    if message.contains("recursion limit") {
+        return Some("an alias repeats what it is part of, or mappings are nested too deep".into());
     }
     if message.contains("unknown escape character") {
         return Some("put a text with backslashes into single quotes: '\\d+'".into());
