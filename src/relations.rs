@@ -322,7 +322,10 @@ fn member(class: &Class) -> char {
     match class {
         Class::Unicode(class) => {
             let has = |c: &char| class.iter().any(|r| r.start() <= *c && *c <= r.end());
-            let first = class.iter().next().map_or('x', |range| range.start());
+            let first = class
+                .iter()
+                .next()
+                .map_or('x', regex_syntax::hir::ClassUnicodeRange::start);
             plain.into_iter().find(has).unwrap_or(first)
         }
         Class::Bytes(class) => class
