@@ -322,7 +322,7 @@ fn one_off(src: &str, dest: &str, options: &[(&str, &str)]) -> Result<Config, St
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let cwd = Path::new("/work/dir");
+    let cwd = Path::new("/home/bots");
     config::one_off(Mode::Copy, src, dest, &options, cwd, Some("edi"))
         .map_err(|problems| problems.to_string())
 }
@@ -345,7 +345,7 @@ fn a_rule_from_the_command_line_is_a_rule_like_any_other() {
     ];
     let config = one_off("out/./x", "s3://other/in", &options).expect("a rule");
     let rule = rule(&config, "copy");
-    assert_eq!(rule.source.to_string(), "/work/dir/out/x");
+    assert_eq!(rule.source.to_string(), "/home/bots/out/x");
     assert_eq!(rule.dest.to_string(), "s3://other/in/");
     assert_eq!((rule.mode, rule.if_exists), (Mode::Copy, IfExists::Skip));
     assert_eq!(
