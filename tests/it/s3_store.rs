@@ -603,6 +603,66 @@ fn wrong_credentials_are_named_even_with_a_large_body() {
 }
 
 #[test]
+fn right_that_is_missing_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.put_raw("in/a", b"x", &[]);
+    let rights = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
+        "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::*/out/*"]}]}"#;
+    let policy = sandbox.minio.data.path().join("policy.json");
+    std::fs::write(&policy, rights).unwrap();
+    let user = format!("user-{}", sandbox.bucket);
+    for arguments in [
+        vec!["user", "add", "m", &user, "user-secret"],
+        vec!["policy", "create", "m", &user, policy.to_str().unwrap()],
+        vec!["policy", "attach", "m", &user, "--user", &user],
+    ] {
+        let host = format!(
+            "http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{}",
+            sandbox.minio.port
+        );
+        let done = std::process::Command::new(minio::binary("mc"))
+            .arg("--config-dir")
+            .arg(sandbox.minio.data.path().join("mc"))
+            .arg("admin")
+            .args(arguments)
+            .env("MC_HOST_m", host)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+    let mut connection = sandbox.minio.connection();
+    connection.access_key = user;
+    connection.secret_key = "user-secret".into();
+    let (input, output) = (
+        sandbox.store_by(&connection, "in/"),
+        sandbox.store_by(&connection, "out/"),
+    );
+    let staged = sandbox.staged(b"x");
+    assert_eq!(
+        put(&output, "a", &staged, Clash::Replace).unwrap(),
+        Published::Done
+    );
+    let entry = entries(&sandbox.store("in/"), true).unwrap().remove(0);
+    let denied = |result, right| fails(result, Kind::Denied, &["403 AccessDenied", right]);
+    denied(entries(&input, true).map(drop), "must allow s3:ListBucket");
+    denied(
+        sandbox.fetch(&input, &entry).map(drop),
+        "must allow s3:GetObject",
+    );
+    denied(input.look(&entry.name).map(drop), "must allow s3:GetObject");
+    denied(
+        put(&input, "b", &staged, Clash::Replace).map(drop),
+        "must allow s3:PutObject",
+    );
+    let big = sandbox.staged(&noise(BIG));
+    denied(
+        put(&input, "b", &big, Clash::Replace).map(drop),
+        "must allow s3:PutObject",
+    );
+    input.exists().unwrap();
+}
+
+#[test]
 fn wrong_region_and_token_are_named() {
     // Without a region of its own MinIO takes any.
     let minio = Minio::start(&[], &[("MINIO_SITE_REGION", "eu-north-7")]);

@@ -123,6 +123,34 @@ fn silence_fails_the_attempt_at_once() {
 }
 
 #[test]
+fn silence_in_mid_body_fails_the_attempt_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.put_raw("a", &noise(1 << 20), &[]);
+    let entry = entries(&sandbox.store(""), true).unwrap().remove(0);
+    let proxy = Proxy::start(sandbox.minio.port, first(9, Fault::StallAnswer(300_000)));
+    let mut connection = sandbox.connection_by(proxy.port);
+    connection.read_timeout = Duration::from_millis(300);
+    let store = sandbox.store_by(&connection, "");
+    fails(
+        sandbox.fetch(&store, &entry),
+        Kind::Timeout,
+        &["no byte of progress"],
+    );
+    assert_eq!(proxy.requests().len(), 1);
+
+    // Nor does a server hold us up that reads nothing.
+    let deaf = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut connection = sandbox.connection_by(deaf.local_addr().unwrap().port());
+    connection.read_timeout = Duration::from_millis(300);
+    let store = sandbox.store_by(&connection, "");
+    let staged = sandbox.staged(&noise(15 << 20));
+    let started = Instant::now();
+    let result = put(&store, "a", &staged, Clash::Replace);
+    fails(result, Kind::Timeout, &["no byte of progress"]);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn transfer_that_flows_slowly_is_no_timeout() {
     let sandbox = Sandbox::new();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -513,7 +541,7 @@ fn stale_pooled_connection_is_replaced() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     // Takes the second request on its connection and closes it without a word.
-    let server = thread::spawn(move || {
+    let stale = thread::spawn(move || {
         let body = "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>";
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let mut served = Vec::new();
@@ -535,7 +563,7 @@ fn stale_pooled_connection_is_replaced() {
     let store = sandbox.store_by(&sandbox.connection_by(port), "");
     assert!(entries(&store, true).unwrap().is_empty());
     assert!(entries(&store, true).unwrap().is_empty());
-    let served = server.join().unwrap();
+    let served = stale.join().unwrap();
     assert_ne!(served[0], 0, "the first connection was used twice");
 }
 
