@@ -209,7 +209,10 @@ fn fails<T>(result: Result<T>, kind: Kind, texts: &[&str]) -> String {
     chain
 }
 
-const BIG: usize = 2 * PART_MIN_BYTES as usize + 12_345;
+/// Three parts.
+const BIG: usize = (32 << 20) + 12_345;
+
+const _: () = assert!(BIG as u64 > 2 * PART_MIN_BYTES && (BIG as u64) < 3 * PART_MIN_BYTES);
 
 #[test]
 fn object_of_any_length_comes_back_as_it_went() {
@@ -585,7 +588,7 @@ fn wrong_credentials_are_named_even_with_a_large_body() {
     connection.secret_key = "wrong".into();
     let store = sandbox.store_by(&connection, "");
     let texts = ["403 SignatureDoesNotMatch", "MINIO_SECRET_KEY"];
-    for length in [10, 200 << 10, 10 << 20, BIG] {
+    for length in [10, 250 << 10, 300 << 10, 10 << 20, 16 << 20, BIG] {
         let staged = sandbox.staged(&noise(length));
         fails(
             put(&store, "a", &staged, Clash::Replace),
@@ -684,8 +687,9 @@ fn wrong_region_and_token_are_named() {
 
 #[test]
 fn wrong_clock_is_named_with_its_skew_and_a_small_one_is_borne() {
+    type Clock = fn() -> Timestamp;
     let sandbox = Sandbox::new();
-    let clocks: [(fn() -> Timestamp, Option<&str>); 4] = [
+    let clocks: [(Clock, Option<&str>); 4] = [
         (
             || Timestamp::now() - jiff::SignedDuration::from_mins(14),
             None,

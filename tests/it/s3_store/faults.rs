@@ -13,6 +13,7 @@ use bots_mover::object::{Attributes, Version};
 use bots_mover::store::s3::{Client, S3Store};
 use bots_mover::store::{Clash, Published, Removed, Store as _};
 use jiff::Timestamp;
+use rusty_s3::S3Action as _;
 
 use super::proxy::{Fault, Proxy, answer};
 use super::{BIG, Sandbox, content_of, entries, fails, name, names, noise, put};
@@ -282,7 +283,6 @@ fn part_that_is_hurt_on_its_way_is_refused_by_the_server() {
     let refused = |key: &str| {
         let (bucket, credentials) = sandbox.raw();
         let mut action = bucket.put_object(Some(&credentials), key);
-        use rusty_s3::S3Action as _;
         action
             .headers_mut()
             .insert("x-amz-checksum-crc64nvme", wrong);
@@ -499,7 +499,8 @@ fn body_that_is_not_what_was_announced_is_no_object() {
     // An ETag with a dash, a KMS key's, or a composite checksum promise nothing.
     let silent = [
         "200 OK\r\nETag: \"900150983cd24fb0d6963f7d28e17f72-2\"",
-        "200 OK\r\nETag: \"00000000000000000000000000000000\"\r\nx-amz-server-side-encryption: aws:kms",
+        "200 OK\r\nETag: \"00000000000000000000000000000000\"\r\n\
+         x-amz-server-side-encryption: aws:kms",
         "200 OK\r\nETag: \"x\"\r\nx-amz-checksum-crc32: AAAAAA==-2",
         "200 OK\r\nETag: \"x\"\r\nx-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: COMPOSITE",
     ];

@@ -120,7 +120,8 @@ pub(super) fn binary(program: &str) -> PathBuf {
             .join(program);
         assert!(
             fs::metadata(&file).is_ok(),
-            "no {program} in PATH or {file:?}"
+            "no {program} in PATH or {}",
+            file.display()
         );
         file
     })
