@@ -7,6 +7,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod harness;
+mod listing;
+mod moves;
+mod names;
+mod policies;
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! What the tests need: a world to run the built binary in, and a server to run it against.
 
+pub(crate) mod data;
 pub(crate) mod log;
 pub(crate) mod minio;
 pub(crate) mod process;

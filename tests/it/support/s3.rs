@@ -61,6 +61,12 @@ impl Bucket {
         self.send(action, Method::PUT, &[], &[200]);
     }
 
+    /// Whether there is such a bucket.
+    pub(crate) fn exists(&self) -> bool {
+        let action = self.bucket.head_bucket(Some(&self.credentials));
+        self.status(action, Method::HEAD) == 200
+    }
+
     pub(crate) fn put(&self, key: &str, body: impl AsRef<[u8]>) {
         self.put_with(key, body, &[]);
     }
@@ -132,6 +138,15 @@ impl Bucket {
             }
         }
         tree
+    }
+
+    fn status<'a>(&self, action: impl S3Action<'a>, method: Method) -> u16 {
+        let request = Request::builder()
+            .method(method)
+            .uri(action.sign(EXPIRES).as_str());
+        let request = request.body(()).expect("a request can be built");
+        let answer = self.agent.run(request).expect("the server answers");
+        answer.status().as_u16()
     }
 
     fn send<'a>(

@@ -33,6 +33,7 @@ pub(crate) struct Sandbox {
     rules: RefCell<Vec<String>>,
     env: RefCell<BTreeMap<String, OsString>>,
     unprivileged: Cell<bool>,
+    umask: Cell<Option<&'static str>>,
     story: RefCell<String>,
 }
 
@@ -79,6 +80,7 @@ impl Sandbox {
             rules: RefCell::default(),
             env: RefCell::default(),
             unprivileged: Cell::default(),
+            umask: Cell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -203,6 +205,12 @@ impl Sandbox {
         self
     }
 
+    /// The runs to come inherit this umask, in octal.
+    pub(crate) fn umask(&self, umask: &'static str) -> &Self {
+        self.umask.set(Some(umask));
+        self
+    }
+
     /// The config as it is written for a run.
     pub(crate) fn config(&self) -> String {
         let mut text = "config:\n  defaults:\n".to_owned();
@@ -317,6 +325,10 @@ impl Sandbox {
             directory: self.directory.path().to_owned(),
             ..Call::default()
         };
+        if let Some(umask) = self.umask.get() {
+            let words = ["sh", "-c", "umask $0; exec \"$@\"", umask];
+            call.launcher.extend(words.map(OsString::from));
+        }
         if self.unprivileged.get() {
             let user = NOBODY.to_string();
             let words = [
@@ -328,7 +340,7 @@ impl Sandbox {
                 "--clear-groups",
                 "--",
             ];
-            call.launcher = words.map(OsString::from).to_vec();
+            call.launcher.extend(words.map(OsString::from));
             call.program = self.program_for_everybody();
         }
         call
