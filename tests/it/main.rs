@@ -6,11 +6,14 @@
 // A test may fail at any line, and says why by panicking; the report goes to standard error.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod faults;
 mod harness;
 mod listing;
 mod moves;
 mod names;
 mod policies;
+mod safety;
+mod signals;
 mod support;
 
 use std::collections::BTreeSet;

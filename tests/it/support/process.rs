@@ -93,6 +93,35 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("the program still runs");
     }
 
+    /// The same where it may be over already.
+    pub(crate) fn signal_if_alive(&self, signal: Signal) {
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Whether it came to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        let pid = self.child.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name in parentheses stands the state; Z is a zombie that we have not reaped.
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|state| state.is_empty() || state.starts_with('Z'))
+    }
+
+    /// Waits until the kernel has delivered the signals sent: none is pending any more.
+    pub(crate) fn wait_for_delivery(&self) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let pending = |text: &str| {
+            let lines = text.lines().filter(|line| line.contains("Pnd:"));
+            lines
+                .into_iter()
+                .any(|line| line.bytes().any(|b| (b'1'..=b'9').contains(&b)))
+        };
+        while std::fs::read_to_string(&status).is_ok_and(|text| pending(&text)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until a line of the log contains `text`.
     pub(crate) fn wait_for(&self, text: &str) {
         let found = self.stdout.wait_until(TIMEOUT, |all| all.contains(text));

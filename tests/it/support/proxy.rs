@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -199,6 +199,11 @@ impl Proxy {
     /// Forgets the script and the log; each fault must have fired.
     pub(crate) fn reset(&self) {
         self.check();
+        self.forget();
+    }
+
+    /// Forgets the script and the log, whether or not the faults fired.
+    pub(crate) fn forget(&self) {
         self.shared.script.lock().unwrap().clear();
         self.shared.log.lock().unwrap().clear();
     }
@@ -355,7 +360,21 @@ impl Gate {
         assert!(!waited.1.timed_out(), "no request arrived at the gate");
     }
 
-    fn pass(&self) {
+    /// Waits until a request is held, or `over` says that none will come.
+    pub(crate) fn arrives_or(&self, over: impl Fn() -> bool) -> bool {
+        loop {
+            if self.0.0.lock().unwrap().arrived > 0 {
+                return true;
+            }
+            if over() {
+                return self.0.0.lock().unwrap().arrived > 0;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Arrives, and waits for the gate to open.
+    pub(crate) fn pass(&self) {
         let mut guard = self.0.0.lock().unwrap();
         guard.arrived += 1;
         self.0.1.notify_all();

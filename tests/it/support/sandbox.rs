@@ -34,6 +34,7 @@ pub(crate) struct Sandbox {
     env: RefCell<BTreeMap<String, OsString>>,
     unprivileged: Cell<bool>,
     umask: Cell<Option<&'static str>>,
+    file_size_limit: Cell<Option<&'static str>>,
     story: RefCell<String>,
 }
 
@@ -81,6 +82,7 @@ impl Sandbox {
             env: RefCell::default(),
             unprivileged: Cell::default(),
             umask: Cell::default(),
+            file_size_limit: Cell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -211,6 +213,12 @@ impl Sandbox {
         self
     }
 
+    /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
+    pub(crate) fn file_size_limit_blocks(&self, blocks: &'static str) -> &Self {
+        self.file_size_limit.set(Some(blocks));
+        self
+    }
+
     /// The config as it is written for a run.
     pub(crate) fn config(&self) -> String {
         let mut text = "config:\n  defaults:\n".to_owned();
@@ -328,6 +336,12 @@ impl Sandbox {
         if let Some(umask) = self.umask.get() {
             let words = ["sh", "-c", "umask $0; exec \"$@\"", umask];
             call.launcher.extend(words.map(OsString::from));
+        }
+        if let Some(blocks) = self.file_size_limit.get() {
+            // The signal is ignored so that the write fails in place of the process.
+            let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+            call.launcher
+                .extend(["sh", "-c", script, blocks].map(OsString::from));
         }
         if self.unprivileged.get() {
             let user = NOBODY.to_string();
