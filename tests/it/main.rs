@@ -6,15 +6,19 @@
 // A test may fail at any line, and says why by panicking; the report goes to standard error.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod command_line;
 mod faults;
 mod harness;
 mod listing;
+mod logs;
 mod moves;
 mod names;
 mod policies;
+mod rules;
 mod safety;
 mod signals;
 mod support;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -125,13 +125,14 @@ fn unquote(text: &str) -> Option<(String, &str)> {
                 'n' => value.push('\n'),
                 'r' => value.push('\r'),
                 't' => value.push('\t'),
-                'b' => value.push('\u{8}'),
-                'f' => value.push('\u{c}'),
+                '0' => value.push('\0'),
                 'u' => {
-                    let code = chars.by_ref().take(4).map(|(_, c)| c).collect::<String>();
-                    value.push(char::from_u32(u32::from_str_radix(&code, 16).ok()?)?);
+                    chars.next().filter(|(_, c)| *c == '{')?;
+                    let digits = chars.by_ref().map(|(_, c)| c).take_while(|c| *c != '}');
+                    let code = u32::from_str_radix(&digits.collect::<String>(), 16);
+                    value.push(char::from_u32(code.ok()?)?);
                 }
-                same @ ('"' | '\\' | '/') => value.push(same),
+                same @ ('"' | '\\') => value.push(same),
                 _ => return None,
             },
             c if c.is_control() => return None,
@@ -143,7 +144,7 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 
 #[test]
 fn a_text_line_is_read_back() {
-    let line = r#"2026-11-21T08:10:04.123Z INFO event=moved src="s3://edi/a b\n\u0001\"" ms=12"#;
+    let line = r#"2026-11-21T08:10:04.123Z INFO event=moved src="s3://edi/a b\n\u{1}\"" ms=12"#;
     let event = Event::parse_text(line).expect("it parses");
     assert_eq!(event.event(), "moved");
     assert_eq!(event.get("src"), "s3://edi/a b\n\u{1}\"");

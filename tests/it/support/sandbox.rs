@@ -35,6 +35,7 @@ pub(crate) struct Sandbox {
     unprivileged: Cell<bool>,
     umask: Cell<Option<&'static str>>,
     file_size_limit: Cell<Option<&'static str>>,
+    closed_stdout: Cell<bool>,
     story: RefCell<String>,
 }
 
@@ -83,6 +84,7 @@ impl Sandbox {
             unprivileged: Cell::default(),
             umask: Cell::default(),
             file_size_limit: Cell::default(),
+            closed_stdout: Cell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -213,6 +215,12 @@ impl Sandbox {
         self
     }
 
+    /// Nobody reads the standard output of the runs to come: a write to it fails.
+    pub(crate) fn closed_stdout(&self) -> &Self {
+        self.closed_stdout.set(true);
+        self
+    }
+
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
     pub(crate) fn file_size_limit_blocks(&self, blocks: &'static str) -> &Self {
         self.file_size_limit.set(Some(blocks));
@@ -336,6 +344,11 @@ impl Sandbox {
         if let Some(umask) = self.umask.get() {
             let words = ["sh", "-c", "umask $0; exec \"$@\"", umask];
             call.launcher.extend(words.map(OsString::from));
+        }
+        if self.closed_stdout.get() {
+            // /dev/full refuses each write, as a pipe without a reader does.
+            call.launcher
+                .extend(["sh", "-c", "exec \"$@\" >/dev/full", "sh"].map(OsString::from));
         }
         if let Some(blocks) = self.file_size_limit.get() {
             // The signal is ignored so that the write fails in place of the process.
