@@ -478,15 +478,15 @@ fn check_connect_says_what_is_wrong_and_what_to_do() {
         run.never_says("wrong-secret");
     };
     trial(
-        &|s| drop(s.env("MINIO_SECRET_KEY", "wrong-secret")),
+        &|s| _ = s.env("MINIO_SECRET_KEY", "wrong-secret"),
         &["MINIO_SECRET_KEY"],
     );
     trial(
-        &|s| drop(s.env("MINIO_ENDPOINT", "127.0.0.1:1")),
+        &|s| _ = s.env("MINIO_ENDPOINT", "127.0.0.1:1"),
         &["127.0.0.1:1"],
     );
     trial(
-        &|s| drop(s.default("default_bucket: not-there")),
+        &|s| _ = s.default("default_bucket: not-there"),
         &["not-there"],
     );
     trial(&|s| std::fs::remove_dir_all(s.base()).unwrap(), &["base"]);

@@ -390,13 +390,13 @@ fn nothing_of_a_listing_that_makes_no_sense_is_acted_on() {
     listing_fails("no XML", |answer| answer.body = b"hello".to_vec());
     listing_fails("nothing", |answer| answer.body = Vec::new());
     listing_fails("cut", |answer| {
-        body(answer, |text| text[..text.len() - 10].to_owned())
+        body(answer, |text| text[..text.len() - 10].to_owned());
     });
     listing_fails("an error under 200", |answer| {
         answer.body = b"<?xml version=\"1.0\"?><Error><Code>InternalError</Code></Error>".to_vec();
     });
     listing_fails("another document", |answer| {
-        answer.body = b"<html></html>".to_vec()
+        answer.body = b"<html></html>".to_vec();
     });
     listing_fails("a key outside the prefix", |answer| {
         body(answer, |text| {
@@ -525,7 +525,7 @@ fn attempts_are_as_many_and_as_far_apart_as_the_rule_says() {
     assert!(
         run.of("retry")
             .iter()
-            .all(|line| line.level == "WARN" && line.get("error") != "")
+            .all(|line| line.level == "WARN" && !line.get("error").is_empty())
     );
     assert!(run.elapsed >= Duration::from_secs(2), "{:?}", run.elapsed);
     assert!(run.elapsed < Duration::from_secs(10), "{:?}", run.elapsed);

@@ -216,7 +216,7 @@ fn a_file_that_changes_after_staging_stays() {
             set_mtime(path, time);
         }),
         ("touched", |path| {
-            set_mtime(path, SystemTime::now() + Duration::from_secs(5))
+            set_mtime(path, SystemTime::now() + Duration::from_secs(5));
         }),
     ];
     for (what, change) in changes {

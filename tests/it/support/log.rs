@@ -20,14 +20,13 @@ impl Event {
         let mut fields = Vec::new();
         while !rest.is_empty() {
             let (key, after) = rest.split_once('=')?;
-            let (value, after) = match after.strip_prefix('"') {
-                Some(quoted) => unquote(quoted)?,
-                None => {
-                    let end = after.find(' ').unwrap_or(after.len());
-                    let (value, after) = after.split_at(end);
-                    let bare = !value.contains(['"', '=']) && !value.contains(char::is_control);
-                    (bare.then(|| value.to_owned())?, after)
-                }
+            let (value, after) = if let Some(quoted) = after.strip_prefix('"') {
+                unquote(quoted)?
+            } else {
+                let end = after.find(' ').unwrap_or(after.len());
+                let (value, after) = after.split_at(end);
+                let bare = !value.contains(['"', '=']) && !value.contains(char::is_control);
+                (bare.then(|| value.to_owned())?, after)
             };
             fields.push((key.to_owned(), value));
             rest = if after.is_empty() {

@@ -1,4 +1,4 @@
-//! The real MinIO: one for the whole test process, and one more that speaks TLS.
+//! The real `MinIO`: one for the whole test process, and one more that speaks TLS.
 
 use std::env;
 use std::fs;
@@ -29,7 +29,7 @@ pub(crate) struct Minio {
     pub(crate) ca_pem: Option<String>,
     agent: ureq::Agent,
     /// Its standard input is the watchdog's leash: it ends when this process does.
-    _watchdog: Child,
+    watchdog: Child,
 }
 
 impl Minio {
@@ -82,14 +82,14 @@ impl Minio {
         let certificates = directory.join("certs");
         fs::create_dir(&certificates).expect("make MinIO's directory of certificates");
         if let Some(identity) = &identity {
-            fs::write(certificates.join("public.crt"), &identity.certificate_pem).unwrap();
-            fs::write(certificates.join("private.key"), &identity.key_pem).unwrap();
+            fs::write(certificates.join("public.crt"), &identity.certificate).unwrap();
+            fs::write(certificates.join("private.key"), &identity.key).unwrap();
         }
         let address = format!("127.0.0.1:{}", free_port());
         let mut minio = Self {
-            agent: agent(identity.as_ref().map(|identity| identity.ca_pem.as_str())),
-            _watchdog: spawn(&directory, &certificates, &address),
-            ca_pem: identity.map(|identity| identity.ca_pem),
+            agent: agent(identity.as_ref().map(|identity| identity.ca.as_str())),
+            watchdog: spawn(&directory, &certificates, &address),
+            ca_pem: identity.map(|identity| identity.ca),
             address,
         };
         minio.wait_until_ready(&directory);
@@ -109,7 +109,7 @@ impl Minio {
                 return;
             }
             let ended = self
-                ._watchdog
+                .watchdog
                 .try_wait()
                 .expect("ask for the watchdog's state");
             if ended.is_some() || start.elapsed() > START_TIMEOUT {
@@ -121,7 +121,7 @@ impl Minio {
     }
 }
 
-/// Starts MinIO below a shell that kills it and removes its files once our end of the pipe that is
+/// Starts `MinIO` below a shell that kills it and removes its files once our end of the pipe that is
 /// the shell's standard input closes, as it does however this process ends. The shell's process
 /// group is its own, so Ctrl-C reaches us only.
 fn spawn(directory: &Path, certificates: &Path, address: &str) -> Child {
@@ -155,7 +155,7 @@ fn spawn(directory: &Path, certificates: &Path, address: &str) -> Child {
         .expect("start a shell")
 }
 
-/// Where the pinned MinIO is; its absence is a failure, never a skipped test.
+/// Where the pinned `MinIO` is; its absence is a failure, never a skipped test.
 fn program() -> PathBuf {
     let on_path = env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = env::split_paths(&on_path).collect();
@@ -174,7 +174,7 @@ fn program() -> PathBuf {
     )
 }
 
-/// A port that nobody listens on now. Somebody may take it before MinIO does; then it does not
+/// A port that nobody listens on now. Somebody may take it before `MinIO` does; then it does not
 /// start, and says so.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind to a free port");
@@ -196,9 +196,10 @@ fn agent(ca_pem: Option<&str>) -> ureq::Agent {
 
 /// A private CA and a certificate for 127.0.0.1 that it signed.
 pub(crate) struct Identity {
-    pub(crate) ca_pem: String,
-    certificate_pem: String,
-    key_pem: String,
+    /// The CA's certificate in PEM.
+    pub(crate) ca: String,
+    certificate: String,
+    key: String,
 }
 
 impl Identity {
@@ -207,16 +208,16 @@ impl Identity {
         let mut ca = CertificateParams::new([]).expect("parameters without names");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let ca_pem = ca.self_signed(&ca_key).expect("a CA certificate").pem();
+        let ca_certificate = ca.self_signed(&ca_key).expect("a CA certificate");
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().expect("a key for the server");
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let leaf = CertificateParams::new(names).expect("parameters with plain names");
         let certificate = leaf.signed_by(&key, &issuer).expect("a server certificate");
         Self {
-            ca_pem,
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
+            ca: ca_certificate.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
         }
     }
 }

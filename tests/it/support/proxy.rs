@@ -1,7 +1,7 @@
-//! An HTTP/1.1 proxy before the real MinIO, with scripted faults and a log of requests.
+//! An HTTP/1.1 proxy before the real `MinIO`, with scripted faults and a log of requests.
 //!
 //! The program signs the Host header, so it is passed on as it came. Each request gets a fresh
-//! connection to MinIO and is answered as a whole; only faults cut, bend or delay what is sent.
+//! connection to `MinIO` and is answered as a whole; only faults cut, bend or delay what is sent.
 //! A fault that was asked for and never fired fails the test.
 
 use std::collections::BTreeSet;
@@ -286,7 +286,7 @@ impl When {
 }
 
 impl Fault {
-    /// An answer as MinIO words it, with an error code where there is one.
+    /// An answer as `MinIO` words it, with an error code where there is one.
     pub(crate) fn status(status: u16, code: &str) -> Self {
         let body = if code.is_empty() {
             String::new()
@@ -394,7 +394,7 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         let mut logged = request.clone();
         (logged.head, logged.body) = (Vec::new(), Vec::new());
         shared.log.lock().unwrap().push(logged);
-        if !answer(client, &mut request, fault, shared)? {
+        if !answer(client, &mut request, fault.as_ref(), shared)? {
             break;
         }
     }
@@ -405,11 +405,11 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
 fn answer(
     client: &TcpStream,
     request: &mut Request,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
     shared: &Shared,
 ) -> io::Result<bool> {
     let head_only = request.method == "HEAD";
-    match &fault {
+    match fault {
         Some(Fault::Answer(answer)) => return send(client, answer, head_only).map(|()| true),
         Some(Fault::CloseBefore) => return Ok(false),
         Some(Fault::ResetBefore) => return reset(client).map(|()| false),
@@ -420,7 +420,7 @@ fn answer(
         _ => {}
     }
     let mut answer = request.forward(&shared.upstream)?;
-    match &fault {
+    match fault {
         Some(Fault::LoseAnswer) => return Ok(false),
         Some(Fault::After(hook)) => hook(),
         Some(Fault::Bend(bend)) => bend(&mut answer),
@@ -476,12 +476,6 @@ impl Shared {
 }
 
 impl Request {
-    /// The value of one of the query's names.
-    pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        let found = self.query.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
     /// The value of one of the request's headers, gone from the log.
     fn header(&self, name: &str) -> Option<String> {
         let head = String::from_utf8_lossy(&self.head).into_owned();
@@ -619,12 +613,12 @@ impl Answer {
         for (name, value) in &self.headers {
             let is_length = name.eq_ignore_ascii_case("content-length");
             if !is_length || head_only {
-                head += &format!("{name}: {value}\r\n");
+                head = head + name + ": " + value + "\r\n";
             }
             lengths.insert(is_length);
         }
         if !(head_only && lengths.contains(&true)) && self.status != 204 {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            head = head + "Content-Length: " + &self.body.len().to_string() + "\r\n";
         }
         head + "\r\n"
     }
@@ -738,15 +732,12 @@ fn percent_decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
+        if let (b'%', Some(byte)) = (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+            bytes.push(byte);
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -1,5 +1,8 @@
 //! An S3 client for tests, independent of the program's own store.
 
+// An action is made for its one call.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ const EXPIRES: Duration = Duration::from_secs(600);
 /// One bucket of one server.
 #[derive(Clone)]
 pub(crate) struct Bucket {
-    bucket: rusty_s3::Bucket,
+    inner: rusty_s3::Bucket,
     credentials: Credentials,
     agent: ureq::Agent,
 }
@@ -44,7 +47,7 @@ impl Bucket {
         let endpoint = endpoint.parse().expect("the endpoint is a URL");
         let name = name.to_owned();
         Self {
-            bucket: rusty_s3::Bucket::new(endpoint, UrlStyle::Path, name, "us-east-1")
+            inner: rusty_s3::Bucket::new(endpoint, UrlStyle::Path, name, "us-east-1")
                 .expect("the endpoint can be a base"),
             credentials: Credentials::new(credentials.0, credentials.1),
             agent: agent.clone(),
@@ -52,18 +55,18 @@ impl Bucket {
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.bucket.name()
+        self.inner.name()
     }
 
     /// Makes the bucket.
     pub(crate) fn create(&self) {
-        let action = self.bucket.create_bucket(&self.credentials);
+        let action = self.inner.create_bucket(&self.credentials);
         self.send(action, Method::PUT, &[], &[200]);
     }
 
     /// Whether there is such a bucket.
     pub(crate) fn exists(&self) -> bool {
-        let action = self.bucket.head_bucket(Some(&self.credentials));
+        let action = self.inner.head_bucket(Some(&self.credentials));
         self.status(action, Method::HEAD) == 200
     }
 
@@ -73,20 +76,20 @@ impl Bucket {
 
     /// With headers such as `content-type` and `x-amz-meta-…`; all of them are signed.
     pub(crate) fn put_with(&self, key: &str, body: impl AsRef<[u8]>, headers: &[(&str, &str)]) {
-        let mut action = self.bucket.put_object(Some(&self.credentials), key);
+        let mut action = self.inner.put_object(Some(&self.credentials), key);
         insert(action.headers_mut(), headers);
         self.send_with(action, Method::PUT, headers, body.as_ref(), &[200]);
     }
 
     /// Panics where it is not there.
     pub(crate) fn get(&self, key: &str) -> Object {
-        let action = self.bucket.get_object(Some(&self.credentials), key);
+        let action = self.inner.get_object(Some(&self.credentials), key);
         self.send(action, Method::GET, &[], &[200])
     }
 
     /// `None` where it is not there.
     pub(crate) fn head(&self, key: &str) -> Option<Object> {
-        let action = self.bucket.head_object(Some(&self.credentials), key);
+        let action = self.inner.head_object(Some(&self.credentials), key);
         let object = self.send(action, Method::HEAD, &[], &[200, 404]);
         object.headers.contains_key("etag").then_some(object)
     }
@@ -96,11 +99,11 @@ impl Bucket {
     }
 
     pub(crate) fn delete(&self, key: &str) {
-        let action = self.bucket.delete_object(Some(&self.credentials), key);
+        let action = self.inner.delete_object(Some(&self.credentials), key);
         self.send(action, Method::DELETE, &[], &[204]);
     }
 
-    /// All keys in the order of their bytes, as MinIO lists them.
+    /// All keys in the order of their bytes, as `MinIO` lists them.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.sizes().into_iter().map(|(key, _)| key).collect()
     }
@@ -110,7 +113,7 @@ impl Bucket {
         let mut all = Vec::new();
         let mut token = None::<String>;
         loop {
-            let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
+            let mut action = self.inner.list_objects_v2(Some(&self.credentials));
             if let Some(token) = token {
                 action.with_continuation_token(token);
             }

@@ -105,7 +105,7 @@ impl Sandbox {
         Self::at(Minio::plain())
     }
 
-    /// With a bucket of its own at the MinIO that speaks TLS.
+    /// With a bucket of its own at the `MinIO` that speaks TLS.
     pub(crate) fn with_tls() -> Self {
         Self::at(Minio::tls())
     }
@@ -135,7 +135,7 @@ impl Sandbox {
             .new_bucket()
     }
 
-    /// Puts a proxy between the program and MinIO. It must outlive the runs.
+    /// Puts a proxy between the program and `MinIO`. It must outlive the runs.
     pub(crate) fn proxy(&self) -> Proxy {
         let minio = self.minio.get().expect("a sandbox with a bucket");
         let proxy = Proxy::start(&minio.address);
@@ -192,11 +192,6 @@ impl Sandbox {
     pub(crate) fn env(&self, name: &str, value: impl AsRef<OsStr>) -> &Self {
         let value = value.as_ref().to_owned();
         self.env.borrow_mut().insert(name.to_owned(), value);
-        self
-    }
-
-    pub(crate) fn without_env(&self, name: &str) -> &Self {
-        self.env.borrow_mut().remove(name);
         self
     }
 

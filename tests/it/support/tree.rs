@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -137,12 +137,12 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
 }
 
 fn show(name: &OsStr) -> String {
-    name.as_bytes()
-        .utf8_chunks()
-        .map(|chunk| {
-            let invalid = chunk.invalid().iter();
-            let escaped: String = invalid.map(|byte| format!("\\x{byte:02x}")).collect();
-            format!("{}{escaped}", chunk.valid())
-        })
-        .collect()
+    let mut shown = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        shown.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            write!(shown, "\\x{byte:02x}").expect("writing to a string cannot fail");
+        }
+    }
+    shown
 }
