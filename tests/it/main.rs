@@ -9,6 +9,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod command_line;
+mod docs;
 mod faults;
 mod harness;
 mod listing;

@@ -19,6 +19,9 @@ pub(crate) const ACCESS_KEY: &str = "test-access-key";
 /// Distinct enough to be looked for in everything the program prints.
 pub(crate) const SECRET_KEY: &str = "test-Secret/key+0123456789";
 
+/// The server that the tests are written against, as `go install` takes it.
+pub(crate) const PINNED: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server.
@@ -168,10 +171,14 @@ fn program() -> PathBuf {
         places.push(PathBuf::from(home).join("go/bin"));
     }
     let mut programs = places.into_iter().map(|place| place.join("minio"));
-    programs.find(|program| program.is_file()).expect(
-        "the tests need the real MinIO on PATH or in $(go env GOPATH)/bin: \
-         run `go install github.com/minio/minio@latest`, or what the README pins",
-    )
+    programs
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| {
+            panic!(
+                "the tests need the real MinIO on PATH or in $(go env GOPATH)/bin: \
+             run `go install {PINNED}`"
+            )
+        })
 }
 
 /// A port that nobody listens on now. Somebody may take it before `MinIO` does; then it does not
