@@ -9,15 +9,18 @@
 #![allow(clippy::doc_markdown)]
 
 mod command_line;
+mod config;
 mod docs;
 mod faults;
 mod harness;
 mod listing;
+mod local_store;
 mod logs;
 mod moves;
 mod names;
 mod policies;
 mod rules;
+mod s3_store;
 mod safety;
 mod signals;
 mod support;
