@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::stage::{CHUNK_BYTES, Stage, Staged};
-use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
 /// A directory as one end of a rule.
 pub struct LocalStore {
@@ -100,6 +100,10 @@ impl LocalStore {
         if !before.is_regular() {
             return Err(self.gone("stage", name));
         }
+        if let Some(process) = exclusive_lock(&file) {
+            let what = format!("stage {}", self.place.item(name));
+            return Err(Error::new(Kind::Locked, what).because(locked_note(process)));
+        }
         let size_bytes = before.size_bytes();
         let changed = |how: String| {
             let what = format!("stage {}", self.place.item(name));
@@ -130,7 +134,9 @@ impl LocalStore {
         if version != before.version() {
             return Err(changed("it was modified meanwhile".into()));
         }
+        let (staged, _) = stage.finish()?;
         Ok(Fetched {
+            staged,
             version,
             attributes: Attributes::default(),
         })
@@ -239,6 +245,14 @@ impl Store for LocalStore {
         Ok(listed)
     }
 
+    fn directory_id(&self) -> Result<Option<(u64, u64)>> {
+        match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
+            Ok(stat) => Ok(Some(stat.identity())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(fault("look at", &self.path, error)),
+        }
+    }
+
     fn lock_file(&self, lock_name: &str) -> Result<Option<Timestamp>> {
         let path = self.path.join(lock_name);
         // Bots creates it with O_EXCL, so whatever has the name, also a dangling link, is a lock.
@@ -329,14 +343,4 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
             result => return result,
         }
     }
-}
-
-/// A path as one store sees it, for error texts.
-fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-    let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
-    if dirs.is_empty() {
-        return root.to_path_buf();
-    }
-    root.join(std::ffi::OsStr::from_bytes(dirs))
 }

@@ -6,6 +6,7 @@
 //! have been made a moment ago by another thread, another process, or a run that died.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
@@ -15,28 +16,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crc_fast::CrcAlgorithm;
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fsync, linkat, mkdirat, openat, renameat,
-    renameat_with, statat, unlinkat,
+    renameat_with, statat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::tree::{
-    STALE_TRIES, Stat, check_name, fault, fault_at, missing_base, open_below, os_error,
+    DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, check_name, fault, fault_at, missing_base,
+    open_below, os_error, shown,
 };
-use super::{LocalStore, chunk_for, shown};
+use super::{LocalStore, chunk_for};
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::stage::Staged;
-use crate::store::{Clash, Published};
-
-/// How the name of a file that is being written begins.
-const PART_PREFIX: &[u8] = b".bots-mover-";
-
-/// How it ends.
-const PART_SUFFIX: &[u8] = b".part";
+use crate::store::{Clash, PART_FILE, Published, is_temporary};
 
 /// How many random names are tried for a part file.
 const PART_NAME_TRIES: u32 = 8;
@@ -79,7 +74,7 @@ impl LocalStore {
         clash: Clash,
     ) -> Result<Published> {
         check_name(&self.path, name)?;
-        if is_part(name.split().1) {
+        if is_temporary(name.split().1) {
             return Err(
                 Error::new(Kind::Invalid, format!("publish {}", self.place.item(name)))
                     .because("such names are kept for files being written, and cleared up")
@@ -112,25 +107,23 @@ impl LocalStore {
         let (part, file) =
             Part::create(&directory).map_err(|error| fail("make a part file for", error))?;
         self.write(file, name, staged)?;
-        if !part.place(last, clash).map_err(|error| match error {
+        let placed = part.place(last, clash).map_err(|error| match error {
             // What servers say of a directory that is in the way differs.
             Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => fail("publish", Errno::ISDIR),
             Errno::OPNOTSUPP => refuse_unsupported(&self.place.item(name)),
             _ => fail("publish", error),
-        })? {
+        })?;
+        if !placed {
             return Ok(Published::Exists);
         }
-        sync_directory(&directory).map_err(|error| {
-            let path = shown(&self.path, dirs);
-            fault("sync the directory", &path, error)
-        })?;
+        self.sync_entry(dirs, &directory)?;
         Ok(Published::Done)
     }
 
     /// Fills the part file, compares what went into it with what was staged, and leaves it durable
     /// and closed.
     fn write(&self, mut file: File, name: &Name, staged: &Staged) -> Result<()> {
-        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut crc = crc64fast_nvme::Digest::new();
         let mut buffer = chunk_for(staged.size_bytes());
         let mut offset = 0;
         loop {
@@ -142,10 +135,10 @@ impl LocalStore {
             let bytes = &buffer[..amount];
             file.write_all(bytes)
                 .map_err(|error| fault_at("write", &self.place, name, error))?;
-            crc.update(bytes);
+            crc.write(bytes);
             offset += amount as u64;
         }
-        if offset != staged.size_bytes() || crc.finalize() != staged.crc64() {
+        if offset != staged.size_bytes() || crc.sum64() != staged.crc64() {
             let what = format!("write {}", self.place.item(name));
             return Err(Error::new(Kind::Storage, what)
                 .because("the staged copy is not what was staged")
@@ -164,7 +157,11 @@ impl LocalStore {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
         let (dirs, _) = name.split();
         let directory = self.open_destination(dirs)?;
-        sync_directory(&directory).map_err(|error| {
+        self.sync_entry(dirs, &directory)
+    }
+
+    fn sync_entry(&self, dirs: &[u8], directory: &OwnedFd) -> Result<()> {
+        sync_directory(directory).map_err(|error| {
             let path = shown(&self.path, dirs);
             fault("sync the directory", &path, error)
         })
@@ -188,7 +185,7 @@ impl LocalStore {
             found => (found.map_err(fail)?, false),
         };
         if made || !self.visited.sets().settled.contains(&path) {
-            self.settle(&path, made)?;
+            self.settle(&path, &directory, made)?;
         }
         Ok(directory)
     }
@@ -207,7 +204,7 @@ impl LocalStore {
         let parts = dirs
             .split(|&byte| byte == b'/')
             .filter(|part| !part.is_empty());
-        let named = parts.map(|part| (std::ffi::OsStr::from_bytes(part), OFlags::NOFOLLOW));
+        let named = parts.map(|part| (OsStr::from_bytes(part), OFlags::NOFOLLOW));
         for (part, nofollow) in own.chain(named) {
             path.push(part);
             let fail = |error| fault("make the directory", &path, error);
@@ -234,23 +231,26 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Syncs the parent of each directory on the way, up to the base or to one that is known.
-    fn settle(&self, directory: &Path, made: bool) -> Result<()> {
+    /// Syncs the parent of each directory on the way to `path`, which was opened as `directory`, up
+    /// to the base or to one that is known. `made`: some of them were made by us just now.
+    fn settle(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
         let top = self.base.as_deref().unwrap_or(Path::new("/"));
         let mut settled = Vec::new();
-        for child in directory.ancestors() {
+        for child in path.ancestors() {
             if child == top || self.visited.sets().settled.contains(child) {
                 break;
             }
             let Some(parent) = child.parent() else { break };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = openat(CWD, parent, flags, Mode::empty());
-            match opened.and_then(|parent| sync_directory(&parent)) {
-                Ok(()) => {}
+            let synced = match opened.and_then(|parent| sync_directory(&parent)) {
+                // What may be written but not read can only be synced with all the filesystem.
+                Err(Errno::ACCESS) if made => syncfs(directory),
                 // What we did not make was there when the operator wrote the path.
-                Err(Errno::ACCESS | Errno::ROFS) if !made => {}
-                Err(error) => return Err(fault("sync the directory", parent, error)),
-            }
+                Err(Errno::ACCESS | Errno::ROFS) => Ok(()),
+                synced => synced,
+            };
+            synced.map_err(|error| fault("sync the directory", parent, error))?;
             settled.push(child.to_path_buf());
         }
         self.visited.sets().settled.extend(settled);
@@ -381,19 +381,16 @@ fn part_name() -> Vec<u8> {
     // Each `RandomState` has other keys, so the hash of nothing is a random number.
     let random = RandomState::new().hash_one(());
     let random = format!("{random:016x}");
-    [PART_PREFIX, random.as_bytes(), PART_SUFFIX].concat()
-}
-
-fn is_part(last: &[u8]) -> bool {
-    last.starts_with(PART_PREFIX) && last.ends_with(PART_SUFFIX)
+    let (begins, ends) = PART_FILE;
+    [begins, &random, ends].concat().into_bytes()
 }
 
 fn sweep(directory: &OwnedFd, now: Timestamp) {
-    let mut chunk = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
     let mut entries = RawDir::new(directory, &mut chunk);
     while let Some(Ok(entry)) = entries.next() {
         let last = entry.file_name();
-        if !is_part(last.to_bytes()) {
+        if !is_temporary(last.to_bytes()) {
             continue;
         }
         let stat = statat(directory, last, AtFlags::SYMLINK_NOFOLLOW).map(Stat);
@@ -469,7 +466,7 @@ mod tests {
     fn a_link_whose_answer_was_lost_is_ours() {
         let root = tempfile::tempdir().unwrap();
         let (directory, name) = part(root.path());
-        let path = root.path().join(std::ffi::OsStr::from_bytes(&name));
+        let path = root.path().join(OsStr::from_bytes(&name));
         std::fs::hard_link(path, root.path().join("a")).unwrap();
         assert_eq!(link(&directory, name), Ok(true));
         assert_eq!(names(root.path()), ["a"]);
@@ -495,9 +492,9 @@ mod tests {
 
     #[test]
     fn part_names_are_recognised_and_differ() {
-        assert!(is_part(&part_name()));
+        assert!(is_temporary(&part_name()));
         assert_ne!(part_name(), part_name());
-        assert!(!is_part(b"a.part") && !is_part(b".bots-mover-x"));
+        assert!(!is_temporary(b"a.part") && !is_temporary(b".bots-mover-x"));
     }
 
     #[test]

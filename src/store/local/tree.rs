@@ -1,6 +1,7 @@
 //! From names to open files: finds what a name means without following links in it, says what
 //! `stat` knows in the program's terms, and words what went wrong. Changes nothing.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -12,13 +13,13 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
-use crate::object::{Name, Place, Version, join};
+use crate::object::{Name, Place, Version, join, part_flaw};
 
 /// How often something is tried that a network filesystem answers with a stale handle.
 pub(super) const STALE_TRIES: u32 = 4;
 
-/// The longest part of a name that Linux filesystems take, in bytes: limits.h, `NAME_MAX`.
-const PART_MAX_BYTES: usize = 255;
+/// How much of a directory is read at a time; glibc's `readdir` takes as much.
+pub(super) const DIRECTORY_CHUNK_BYTES: usize = 32 << 10;
 
 /// The longest path that a system call takes, in bytes: limits.h, `PATH_MAX` less the closing NUL.
 const PATH_MAX_BYTES: usize = 4095;
@@ -45,7 +46,7 @@ impl At {
         match open_below(root, dirs, OFlags::PATH) {
             Ok(dir) => Ok(Some(Self {
                 dir: Some(dir),
-                path: PathBuf::from(std::ffi::OsStr::from_bytes(last)),
+                path: PathBuf::from(OsStr::from_bytes(last)),
             })),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(fault("open the directory of", &join(root, name), error)),
@@ -91,6 +92,15 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
     Ok(dir)
 }
 
+/// The path of `dirs` below `root`: for error texts and as a key, never to go by.
+pub(super) fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
+    let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
+    if dirs.is_empty() {
+        return root.to_path_buf();
+    }
+    root.join(OsStr::from_bytes(dirs))
+}
+
 /// Fails with `Invalid` for a name that would leave the directory or that no file can have.
 ///
 /// The engine refuses such names before; this is where a mistake of it would do harm.
@@ -99,19 +109,8 @@ pub(super) fn check_name(root: &Path, name: &Name) -> Result<()> {
         let what = format!("use the name {:?} in {}", name.lossy(), root.display());
         Err(Error::new(Kind::Invalid, what).because(why))
     };
-    for part in name.parts() {
-        match part {
-            b"" | b"." | b".." => {
-                let why = format!("{:?} cannot be a part of it", String::from_utf8_lossy(part));
-                return refuse(why);
-            }
-            part if part.contains(&0) => return refuse("it holds a NUL".into()),
-            part if part.len() > PART_MAX_BYTES => {
-                let (is, most) = (part.len(), PART_MAX_BYTES);
-                return refuse(format!("a part has {is} bytes, a file name {most} at most"));
-            }
-            _ => {}
-        }
+    if let Some(why) = name.parts().find_map(part_flaw) {
+        return refuse(why.into());
     }
     let path_bytes = root.as_os_str().len() + 1 + name.as_bytes().len();
     if path_bytes > PATH_MAX_BYTES {

@@ -21,14 +21,8 @@ use self::client::{Answer, Headers, Payload};
 use self::error::Target;
 use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};
-use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::object::{Attributes, Entry, KEY_MAX_BYTES, Name, Place, Version, part_flaw};
 use crate::stage::{Stage, Staged};
-
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
-const KEY_MAX_BYTES: usize = 1024;
-
-/// `MinIO` keeps each part as a directory or file of its own.
-const KEY_PART_MAX_BYTES: usize = 255;
 
 /// Asks for stored checksums.
 const CHECKSUM_MODE: (&str, &str) = ("x-amz-checksum-mode", "ENABLED");
@@ -84,22 +78,10 @@ impl S3Store {
             let why = format!("it has {} bytes, at most {KEY_MAX_BYTES} go", key.len());
             return Err(refuse(&why));
         }
-        for part in key.split('/') {
-            match part {
-                "" => return Err(refuse("a part of it is empty")),
-                "." | ".." => return Err(refuse("a part of it is . or ..")),
-                _ if part.len() > KEY_PART_MAX_BYTES => {
-                    let why = format!(
-                        "a part of it has {} bytes, at most {KEY_PART_MAX_BYTES} go",
-                        part.len()
-                    );
-                    return Err(refuse(&why));
-                }
-                _ if part.contains('\0') => return Err(refuse("it holds a NUL")),
-                _ => {}
-            }
+        match key.split('/').find_map(|part| part_flaw(part.as_bytes())) {
+            Some(why) => Err(refuse(why)),
+            None => Ok(key),
         }
-        Ok(key)
     }
 
     fn target<'a>(&'a self, verb: &'static str, key: &'a str) -> Target<'a> {
@@ -290,21 +272,25 @@ mod tests {
     use crate::context::Context;
     use crate::environment::{Addressing, Connection, Verify};
 
-    fn store(prefix: &str) -> S3Store {
+    fn store_at(endpoint: &str, style: Addressing, prefix: &str) -> Result<S3Store> {
         let connection = Connection {
-            endpoint: "http://127.0.0.1:9".parse().expect("a URL"),
+            endpoint: endpoint.parse().expect("a URL"),
             access_key: "access".into(),
             secret_key: "secret".into(),
             session_token: None,
             region: "us-east-1".into(),
             verify: Verify::Public,
-            style: Addressing::Path,
+            style,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
         };
         let context = Context::new(jiff::Timestamp::now, PathBuf::from("/tmp"));
         let client = Client::new(&connection, 1, Arc::new(context)).expect("a client");
-        S3Store::new(client, "edi", prefix, None).expect("a store")
+        S3Store::new(client, "edi", prefix, None)
+    }
+
+    fn store(prefix: &str) -> S3Store {
+        store_at("http://127.0.0.1:9", Addressing::Path, prefix).expect("a store")
     }
 
     fn refused(prefix: &str, name: &[u8]) -> String {
@@ -312,6 +298,23 @@ mod tests {
         let error = store(prefix).key(&name).expect_err("no such key");
         assert_eq!(error.kind(), Kind::Invalid);
         error.chain()
+    }
+
+    #[test]
+    fn bucket_stands_where_the_addressing_style_says() {
+        let url = |style| {
+            let store = store_at("https://minio.test:9000", style, "").expect("a store");
+            store.bucket.object_url("a b").to_string()
+        };
+        let path = "https://minio.test:9000/edi/a%20b";
+        assert_eq!(url(Addressing::Path), path);
+        let host = "https://edi.minio.test:9000/a%20b";
+        assert_eq!(url(Addressing::Virtual), host);
+
+        let nowhere = store_at("http://127.0.0.1:9", Addressing::Virtual, "");
+        let error = nowhere.err().expect("no host name");
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.chain().contains("MINIO_ADDRESSING_STYLE=path"));
     }
 
     #[test]
@@ -324,11 +327,11 @@ mod tests {
     #[test]
     fn key_that_minio_cannot_hold_is_refused_before_any_request() {
         assert!(refused("", b"a\xff").ends_with("it is not UTF-8, as a key must be"));
-        assert!(refused("", b"a//b").ends_with("a part of it is empty"));
-        assert!(refused("in/", b"../b").ends_with("a part of it is . or .."));
-        assert!(refused("", b"a/.").ends_with("a part of it is . or .."));
-        assert!(refused("", b"a\0b").ends_with("it holds a NUL"));
-        assert!(refused("", &[b'a'; 256]).ends_with("has 256 bytes, at most 255 go"));
+        assert!(refused("", b"a//b").ends_with("a part of the name is empty"));
+        assert!(refused("in/", b"../b").ends_with("a part of the name is `.` or `..`"));
+        assert!(refused("", b"a/.").ends_with("a part of the name is `.` or `..`"));
+        assert!(refused("", b"a\0b").ends_with("the name holds a NUL"));
+        assert!(refused("", &[b'a'; 256]).ends_with("a part of the name is over 255 bytes"));
         let long = ["a"; 600].join("/");
         assert!(refused("in/", long.as_bytes()).ends_with("it has 1202 bytes, at most 1024 go"));
     }

@@ -298,6 +298,8 @@ fn missing_rights_are_told_with_path_and_user() {
     unprivileged(|| {
         let store = sandbox.store("in");
         publish(&store, "d/b", &sandbox.staged(b"x"), Clash::Replace).unwrap();
+        // One that is made in a directory that cannot be read is synced with its filesystem.
+        publish(&store, "new/b", &sandbox.staged(b"x"), Clash::Replace).unwrap();
     });
 }
 
