@@ -183,8 +183,8 @@ check_binary() {
 
 check_dependencies() {
     local tree
-    tree=$(cargo tree --locked --edges all --target "$target" --prefix none --format '{p}' |
-        sort --unique)
+    tree=$(cargo tree --locked --target "$target" --edges normal,build,dev \
+        --prefix none --format '{p}' | sort --unique)
     if grep --extended-regexp "^($async_runtimes) v" <<<"$tree"; then
         fail "an async runtime came in; 'cargo tree --invert NAME' says through what"
     fi

@@ -148,7 +148,7 @@ check() {
         fail "temporary files are left"
     echo "   no source is left but the unfinished upload, which no rule asks for; no temporary either"
 
-    run >"$work/log"
+    run >"$work/log" || fail "the second run failed"
     if grep --quiet 'event=moved' "$work/log"; then fail "a second run moved something"; fi
     echo "   a second run finds nothing to do:"
     grep 'event=run_done' "$work/log" | shorten
