@@ -71,9 +71,9 @@ pub enum Version {
         /// Modification time in nanoseconds since 1970.
         mtime_ns: i128,
     },
-    /// An object's `ETag` as the server gives it, quotes included.
+    /// What the server calls a state of an object.
     Object {
-        /// The `ETag`.
+        /// The `ETag` without its quotes.
         etag: Box<str>,
     },
 }
@@ -140,6 +140,6 @@ pub fn join(directory: &Path, name: &Name) -> PathBuf {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Header names in lower case and their values: `content-type`, `content-encoding`,
-    /// `content-language`, `content-disposition`, `cache-control`, `x-amz-meta-*`.
+    /// `content-language`, `content-disposition`, `cache-control`, `expires`, `x-amz-meta-*`.
     pub headers: Vec<(String, String)>,
 }

@@ -1,4 +1,39 @@
-//! PURE: how names match and what they become.
+//! PURE: how names match and what they become (SPEC section 4).
+//!
+//! Patterns are for text, names are bytes. A name that is not UTF-8 is shown to a pattern with each
+//! stray byte as one character of its own, so that `.` and `*` see it; what a rename keeps of the
+//! name is turned back into the very same bytes. Whether a resulting name can exist at its
+//! destination is not decided here.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use glob::MatchOptions;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use regex::{Captures, Regex};
+
+use crate::object::Name;
+use crate::rule::Instant;
+
+/// The tokens that a replacement may hold, as they are written.
+pub const TOKENS: &[&str] = &[
+    "{timestamp}",
+    "{time}",
+    "{date}",
+    "{date-iso}",
+    "{timestamp-iso}",
+    "{timestamp-z}",
+    "{mtime}",
+    "{mtime-z}",
+];
+
+/// How a shell pattern is read: `*` and `?` match everything, also `/` and a leading dot.
+const GLOB_OPTIONS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: false,
+    require_literal_leading_dot: false,
+};
 
 /// Which names a rule takes.
 #[derive(Debug, Clone)]
@@ -8,9 +43,699 @@ pub enum Matcher {
     /// A shell pattern for the whole name.
     Glob(glob::Pattern),
     /// A search.
-    Regex(regex::bytes::Regex),
+    Regex(Regex),
+}
+
+impl Matcher {
+    /// Reads a shell pattern: `*`, `?`, `[abc]`, `[a-c]`, `[!abc]`; all else is literal.
+    ///
+    /// `**` is the same as `*`, as in fnmatch(3): the `glob` crate would refuse `a**b` and would
+    /// give `**/` a meaning of its own.
+    ///
+    /// # Errors
+    /// The pattern is empty or a class is not closed.
+    pub fn glob(pattern: &str) -> Result<Self, String> {
+        if pattern.is_empty() {
+            return Err("an empty pattern matches no name; leave it out to take every name".into());
+        }
+        let pattern = single_stars(pattern)?;
+        glob::Pattern::new(&pattern)
+            .map(Self::Glob)
+            .map_err(|error| error.msg.to_owned())
+    }
+
+    /// Reads a regular expression of the `regex` crate.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub fn regex(pattern: &str) -> Result<Self, String> {
+        compile(pattern).map(Self::Regex)
+    }
+
+    /// Whether the rule takes this name.
+    pub fn matches(&self, name: &Name) -> bool {
+        match self {
+            Self::All => true,
+            Self::Glob(pattern) => pattern.matches_with(&to_text(name.as_bytes()), GLOB_OPTIONS),
+            Self::Regex(regex) => regex.is_match(&to_text(name.as_bytes())),
+        }
+    }
+}
+
+/// As it is shown by `check`: `every name`, `glob *.edi`, `regex ^a`.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "every name"),
+            Self::Glob(pattern) => write!(f, "glob {}", pattern.as_str()),
+            Self::Regex(regex) => write!(f, "regex {}", regex.as_str()),
+        }
+    }
 }
 
 /// What the last part of a name becomes.
 #[derive(Debug, Clone)]
-pub struct Rename {}
+pub struct Rename {
+    regex: Regex,
+    replace: String,
+    template: Vec<Part>,
+}
+
+/// One mistake in a rename, and in which of its two texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// In the regular expression.
+    Regex(String),
+    /// In the replacement.
+    Replace(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Group(usize),
+    Token(Token),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Token {
+    format: &'static str,
+    of: Moment,
+    utc: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Run,
+    Item,
+}
+
+impl Rename {
+    /// Reads a regular expression and the replacement for each of its matches.
+    ///
+    /// # Errors
+    /// All mistakes in both texts. Groups are looked up only where the expression is sound.
+    pub fn new(regex: &str, replace: &str) -> Result<Self, Vec<Flaw>> {
+        let mut flaws = Vec::new();
+        let regex = compile(regex)
+            .map_err(|text| flaws.push(Flaw::Regex(text)))
+            .ok();
+        let (template, mistakes) = Template::parse(replace, regex.as_ref());
+        flaws.extend(mistakes.into_iter().map(Flaw::Replace));
+        match regex {
+            Some(regex) if flaws.is_empty() => Ok(Self {
+                regex,
+                replace: replace.to_owned(),
+                template,
+            }),
+            _ => Err(flaws),
+        }
+    }
+
+    /// The new last part: every match is replaced; no match leaves it as it is.
+    ///
+    /// An empty match right after a match does not count, so `(.*)` matches once.
+    pub fn apply(&self, last_part: &[u8], instant: &Instant, modified: Timestamp) -> Vec<u8> {
+        let text = to_text(last_part);
+        // Only then are there characters that stand for bytes.
+        let escaped = matches!(text, Cow::Owned(_));
+        let mut renamed = Vec::with_capacity(last_part.len() + self.replace.len());
+        let mut kept_from = 0;
+        for captures in self.regex.captures_iter(&text) {
+            let whole = captures.get_match();
+            push_text(&mut renamed, &text[kept_from..whole.start()], escaped);
+            self.expand(&mut renamed, &captures, escaped, instant, modified);
+            kept_from = whole.end();
+        }
+        push_text(&mut renamed, &text[kept_from..], escaped);
+        renamed
+    }
+
+    /// The regular expression.
+    pub fn regex(&self) -> &Regex {
+        &self.regex
+    }
+
+    /// The replacement as it was written.
+    pub fn replace(&self) -> &str {
+        &self.replace
+    }
+
+    /// Whether the replacement puts this group's text into the new name.
+    pub fn keeps_group(&self, index: usize) -> bool {
+        self.template.contains(&Part::Group(index))
+    }
+
+    /// Whether what this last part becomes depends on when the run is or how old the item is.
+    pub fn depends_on_time(&self, last_part: &[u8]) -> bool {
+        let has_token = self
+            .template
+            .iter()
+            .any(|part| matches!(part, Part::Token(_)));
+        has_token && self.regex.is_match(&to_text(last_part))
+    }
+
+    fn expand(
+        &self,
+        renamed: &mut Vec<u8>,
+        captures: &Captures<'_>,
+        escaped: bool,
+        instant: &Instant,
+        modified: Timestamp,
+    ) {
+        for part in &self.template {
+            match part {
+                Part::Literal(text) => renamed.extend_from_slice(text.as_bytes()),
+                // A group that took no part in the match is empty.
+                Part::Group(index) => {
+                    let text = captures.get(*index).map_or("", |group| group.as_str());
+                    push_text(renamed, text, escaped);
+                }
+                Part::Token(token) => {
+                    renamed.extend_from_slice(token.text(instant, modified).as_bytes());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Regex(text) => write!(f, "regex: {text}"),
+            Self::Replace(text) => write!(f, "replace: {text}"),
+        }
+    }
+}
+
+/// An item's name at its destination: its directories as they are, its last part renamed.
+///
+/// Bytes and not a [`Name`]: a rename may make an empty or otherwise impossible name, which fails
+/// the item.
+pub fn dest_name(
+    rename: Option<&Rename>,
+    name: &Name,
+    instant: &Instant,
+    modified: Timestamp,
+) -> Vec<u8> {
+    let Some(rename) = rename else {
+        return name.as_bytes().to_vec();
+    };
+    let (directories, last_part) = name.split();
+    let mut dest = directories.to_vec();
+    dest.extend(rename.apply(last_part, instant, modified));
+    dest
+}
+
+impl Token {
+    /// The token between the braces, `None` where there is none of this name.
+    fn named(word: &str) -> Option<Self> {
+        let (format, of, utc) = match word {
+            "timestamp" => ("%Y%m%d-%H%M%S", Moment::Run, false),
+            "time" => ("%H%M%S", Moment::Run, false),
+            "date" => ("%Y%m%d", Moment::Run, false),
+            "date-iso" => ("%Y-%m-%d", Moment::Run, false),
+            "timestamp-iso" => ("%Y-%m-%dT%H%M%S", Moment::Run, false),
+            "timestamp-z" => ("%Y%m%dT%H%M%SZ", Moment::Run, true),
+            "mtime" => ("%Y%m%d-%H%M%S", Moment::Item, false),
+            "mtime-z" => ("%Y%m%dT%H%M%SZ", Moment::Item, true),
+            _ => return None,
+        };
+        Some(Self { format, of, utc })
+    }
+
+    fn text(self, instant: &Instant, modified: Timestamp) -> String {
+        let at = match self.of {
+            Moment::Run => instant.at,
+            Moment::Item => modified,
+        };
+        let zone = if self.utc {
+            TimeZone::UTC
+        } else {
+            instant.zone.clone()
+        };
+        at.to_zoned(zone).strftime(self.format).to_string()
+    }
+}
+
+/// Reads a replacement from left to right; goes on after a mistake so that all are found.
+struct Template<'a> {
+    rest: &'a str,
+    regex: Option<&'a Regex>,
+    parts: Vec<Part>,
+    flaws: Vec<String>,
+}
+
+impl<'a> Template<'a> {
+    fn parse(replace: &'a str, regex: Option<&'a Regex>) -> (Vec<Part>, Vec<String>) {
+        let mut template = Self {
+            rest: replace,
+            regex,
+            parts: Vec::new(),
+            flaws: Vec::new(),
+        };
+        template.read();
+        (template.parts, template.flaws)
+    }
+
+    fn read(&mut self) {
+        while let Some(next) = self.rest.chars().next() {
+            match next {
+                '\\' => self.backslash(),
+                '$' => self.dollar(),
+                '{' => self.brace(),
+                '/' => {
+                    self.flaws.push(
+                        "found a `/`; a rename changes only the last part of a name; allowed: \
+                         no `/` (put directories into dest.path)"
+                            .into(),
+                    );
+                    self.rest = &self.rest[1..];
+                }
+                '\0' => {
+                    self.flaws
+                        .push("found a NUL character; allowed: no NUL, no name can hold it".into());
+                    self.rest = &self.rest[1..];
+                }
+                _ => self.literal(next.len_utf8()),
+            }
+        }
+    }
+
+    fn backslash(&mut self) {
+        let after = &self.rest[1..];
+        let digits = digits_len(after);
+        if after.starts_with('\\') {
+            self.rest = after;
+            self.literal(1);
+        } else if digits > 0 {
+            self.group(&after[..digits]);
+            self.rest = &after[digits..];
+        } else if let Some((name, rest)) = enclosed(after, "g<", '>') {
+            self.group(name);
+            self.rest = rest;
+        } else {
+            self.refuse('\\', "`\\1`, `\\g<name>`, or `\\\\` for a backslash", after);
+        }
+    }
+
+    fn dollar(&mut self) {
+        let after = &self.rest[1..];
+        let digits = digits_len(after);
+        if after.starts_with('$') {
+            self.rest = after;
+            self.literal(1);
+        } else if digits > 0 {
+            self.group(&after[..digits]);
+            self.rest = &after[digits..];
+        } else if let Some((name, rest)) = enclosed(after, "{", '}') {
+            self.group(name);
+            self.rest = rest;
+        } else {
+            self.refuse('$', "`$1`, `${name}`, or `$$` for a dollar sign", after);
+        }
+    }
+
+    /// `{word}` is a token; braces around anything without a letter are literal.
+    fn brace(&mut self) {
+        let Some((word, rest)) = enclosed(self.rest, "{", '}')
+            .filter(|(word, _)| word.contains(char::is_alphabetic) && !word.contains('{'))
+        else {
+            return self.literal(1);
+        };
+        match Token::named(word) {
+            Some(token) => self.parts.push(Part::Token(token)),
+            None => self.flaws.push(format!(
+                "found the unknown token `{{{}}}`; allowed: {}",
+                word.escape_debug(),
+                list(TOKENS.iter().copied())
+            )),
+        }
+        self.rest = rest;
+    }
+
+    fn group(&mut self, name: &str) {
+        let Some(regex) = self.regex else { return };
+        let index = if digits_len(name) == name.len() && !name.is_empty() {
+            name.parse()
+                .ok()
+                .filter(|index| *index < regex.captures_len())
+        } else {
+            regex.capture_names().position(|known| known == Some(name))
+        };
+        match index {
+            Some(index) => self.parts.push(Part::Group(index)),
+            None => self.flaws.push(format!(
+                "found the unknown group `{}`; allowed: {}",
+                name.escape_debug(),
+                groups(regex)
+            )),
+        }
+    }
+
+    fn literal(&mut self, len: usize) {
+        let (text, rest) = self.rest.split_at(len);
+        if let Some(Part::Literal(open)) = self.parts.last_mut() {
+            open.push_str(text);
+        } else {
+            self.parts.push(Part::Literal(text.to_owned()));
+        }
+        self.rest = rest;
+    }
+
+    fn refuse(&mut self, sign: char, allowed: &str, after: &'a str) {
+        let found = match after.chars().next() {
+            Some(next) => format!("`{sign}` before `{}`", next.escape_debug()),
+            None => format!("`{sign}` at the end"),
+        };
+        self.flaws
+            .push(format!("found {found}; allowed: {allowed}"));
+        self.rest = after;
+    }
+}
+
+fn groups(regex: &Regex) -> String {
+    let known = regex.capture_names().enumerate().map(|(index, name)| {
+        let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+        format!("{index}{name}")
+    });
+    let known: Vec<String> = known.collect();
+    match known.as_slice() {
+        [_] => "0 (the whole match); the regex has no group of its own".into(),
+        _ => list(known.iter().map(String::as_str)),
+    }
+}
+
+fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn digits_len(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// What stands between `open` at the beginning and the first `close`, and what follows.
+fn enclosed<'a>(text: &'a str, open: &str, close: char) -> Option<(&'a str, &'a str)> {
+    text.strip_prefix(open)?.split_once(close)
+}
+
+/// Compiles a regular expression; the error is the parser's last line, its others draw a picture.
+fn compile(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|error| {
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        let reason = last.strip_prefix("error: ").unwrap_or(last);
+        format!(
+            "{}; found \"{}\"; allowed: a regular expression of Rust's regex crate",
+            reason.trim_end_matches('.'),
+            pattern.escape_debug()
+        )
+    })
+}
+
+/// Makes one star of several, but in classes, and finds the class that is not closed.
+fn single_stars(pattern: &str) -> Result<String, String> {
+    let chars: Vec<char> = pattern.chars().collect();
+    let mut single = String::with_capacity(pattern.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let len = if chars[at] == '[' {
+            class_len(&chars[at..]).ok_or_else(|| {
+                format!(
+                    "the class that begins at character {} is not closed; found \"{}\"; allowed: \
+                     `[abc]`, `[!abc]`, or `[[]` for a bracket",
+                    at + 1,
+                    pattern.escape_debug()
+                )
+            })?
+        } else {
+            1
+        };
+        if chars[at] != '*' || !single.ends_with('*') || at == 0 || chars[at - 1] != '*' {
+            single.extend(&chars[at..at + len]);
+        }
+        at += len;
+    }
+    Ok(single)
+}
+
+/// How long the class is that `chars` begins with; its first member may be a `]`.
+fn class_len(chars: &[char]) -> Option<usize> {
+    let first_member = if chars.get(1) == Some(&'!') { 2 } else { 1 };
+    let close = chars
+        .get(first_member + 1..)?
+        .iter()
+        .position(|c| *c == ']')?;
+    Some(first_member + 1 + close + 1)
+}
+
+/// Stand-ins for the bytes 0x80 to 0xFF of a name that is not UTF-8: the end of a private plane.
+const STAND_IN: u32 = 0x0010_FF00;
+
+/// The name as text; borrowed where it is UTF-8, else each stray byte as one stand-in.
+fn to_text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if byte_of(c).is_some() {
+                // A genuine character of that range goes byte by byte too: the way back is exact.
+                text.extend(c.encode_utf8(&mut [0; 4]).bytes().map(stand_in));
+            } else {
+                text.push(c);
+            }
+        }
+        text.extend(chunk.invalid().iter().copied().map(stand_in));
+    }
+    Cow::Owned(text)
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str, escaped: bool) {
+    if !escaped {
+        bytes.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for c in text.chars() {
+        match byte_of(c) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+fn stand_in(byte: u8) -> char {
+    char::from_u32(STAND_IN + u32::from(byte)).expect("the range lies in the last plane")
+}
+
+fn byte_of(c: char) -> Option<u8> {
+    u8::try_from(u32::from(c).checked_sub(STAND_IN)?)
+        .ok()
+        .filter(|byte| *byte >= 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(bytes: &[u8]) -> Name {
+        Name::new(bytes).expect("a whole name")
+    }
+
+    fn instant() -> Instant {
+        Instant {
+            at: "2026-11-21T08:10:04Z".parse().expect("a timestamp"),
+            zone: TimeZone::get("Europe/Berlin").expect("a zone"),
+        }
+    }
+
+    fn renamed(regex: &str, replace: &str, last_part: &[u8]) -> Vec<u8> {
+        let rename = Rename::new(regex, replace).expect("a sound rename");
+        let modified = "2026-01-02T03:04:05Z".parse().expect("a timestamp");
+        rename.apply(last_part, &instant(), modified)
+    }
+
+    #[track_caller]
+    fn check_rename(regex: &str, replace: &str, last_part: &str, expected: &str) {
+        let actual = renamed(regex, replace, last_part.as_bytes());
+        let actual = String::from_utf8(actual).expect("text");
+        assert_eq!(actual, expected, "{regex} -> {replace} on {last_part}");
+    }
+
+    #[test]
+    fn glob_is_for_the_whole_name_and_crosses_slashes() {
+        let cases = [
+            ("*.edi", "a.edi", true),
+            ("*.edi", "a/b/c.edi", true),
+            ("*.edi", "a.EDI", false),
+            ("*.edi", "a.edi.tmp", false),
+            ("*", ".hidden", true),
+            ("a?c", "a/c", true),
+            ("a?c", "aéc", true),
+            ("[abc]x", "bx", true),
+            ("[!abc]x", "bx", false),
+            ("[!abc]x", "dx", true),
+            ("[]]x", "]x", true),
+            ("[!]]x", "]x", false),
+            ("[[]x", "[x", true),
+            ("[a-c]x", "bx", true),
+            ("[*]x", "*x", true),
+            ("[*]x", "ax", false),
+            ("[**]*", "*x", true),
+            ("{a,b}", "{a,b}", true),
+            ("{a,b}", "a", false),
+            ("a**b", "ab", true),
+            ("a**b", "a/x/b", true),
+            ("a***b", "axb", true),
+            ("**", "x", true),
+            ("**/x", "a/x", true),
+            ("**/x", "x", false),
+            ("a/**/b", "a/b", false),
+            ("a\\*", "a\\b", true),
+            ("po1.edi", "po1xedi", false),
+        ];
+        for (pattern, text, expected) in cases {
+            let matcher = Matcher::glob(pattern).expect(pattern);
+            let actual = matcher.matches(&name(text.as_bytes()));
+            assert_eq!(actual, expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn glob_with_an_unclosed_class_is_refused() {
+        for pattern in ["[", "[]", "[!", "[!]", "[abc", "a[", "*[!x", "[a]["] {
+            let error = Matcher::glob(pattern).expect_err(pattern);
+            assert!(error.contains("is not closed"), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn glob_is_quick_on_a_name_made_to_be_slow() {
+        let matcher = Matcher::glob(&("*a".repeat(20) + "b")).expect("a pattern");
+        assert!(!matcher.matches(&name("a".repeat(255).as_bytes())));
+    }
+
+    #[test]
+    fn regex_is_a_search() {
+        let matcher = Matcher::regex("b+").expect("a pattern");
+        assert!(matcher.matches(&name(b"dir/abbc")));
+        assert!(!matcher.matches(&name(b"ac")));
+    }
+
+    #[test]
+    fn patterns_see_each_byte_that_is_not_text() {
+        let odd = name(b"caf\xe9\xff.edi");
+        for pattern in ["caf??.edi", "*.edi"] {
+            assert!(Matcher::glob(pattern).expect(pattern).matches(&odd));
+        }
+        assert!(
+            Matcher::regex("^caf..[.]edi$")
+                .expect("a pattern")
+                .matches(&odd)
+        );
+    }
+
+    #[test]
+    fn rename_keeps_bytes_that_are_not_text() {
+        assert_eq!(
+            renamed(r"^(.*)\.edi$", r"\1.x", b"caf\xe9.edi"),
+            b"caf\xe9.x"
+        );
+        assert_eq!(renamed("f", "F", b"caf\xe9"), b"caF\xe9");
+        // A genuine character of the range that the stand-ins come from.
+        let odd = [b"\xff", "\u{10FFE9}".as_bytes(), b".a"].concat();
+        assert_eq!(
+            renamed("a", "b", &odd),
+            [&odd[..odd.len() - 1], b"b"].concat()
+        );
+    }
+
+    #[test]
+    fn every_byte_comes_back_from_text() {
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                let bytes = [first, second, 0xf4, 0x8f, 0xbf, 0xa9];
+                let text = to_text(&bytes);
+                let mut back = Vec::new();
+                push_text(&mut back, &text, matches!(text, Cow::Owned(_)));
+                assert_eq!(back, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn rename_replaces_every_match() {
+        check_rename("(.*)", "<$1>", "abc", "<abc>");
+        check_rename(".*", "x", "", "x");
+        check_rename("b*", "-", "abc", "-a-c-");
+        check_rename("a", "b", "banana", "bbnbnb");
+        check_rename("z", "b", "banana", "banana");
+        check_rename(r"\.edi$", "", "a.edi", "a");
+    }
+
+    #[test]
+    fn replacement_knows_groups_in_all_spellings() {
+        let regex = r"^(?<stem>.*)\.(edi|x12)$";
+        check_rename(regex, r"\1_\2", "a.edi", "a_edi");
+        check_rename(regex, r"\g<stem>.\g<2>", "a.edi", "a.edi");
+        check_rename(regex, "$1_x", "a.edi", "a_x");
+        check_rename(regex, "${stem}-${2}${0}", "a.edi", "a-edia.edi");
+        check_rename(regex, r"$$1\\1", "a.edi", r"$1\1");
+        check_rename("(a)|(b)", "[$1$2]", "ab", "[a][b]");
+    }
+
+    #[test]
+    fn tokens_have_the_forms_of_the_contract() {
+        let cases = [
+            ("{timestamp}", "20261121-091004"),
+            ("{time}", "091004"),
+            ("{date}", "20261121"),
+            ("{date-iso}", "2026-11-21"),
+            ("{timestamp-iso}", "2026-11-21T091004"),
+            ("{timestamp-z}", "20261121T081004Z"),
+            ("{mtime}", "20260102-040405"),
+            ("{mtime-z}", "20260102T030405Z"),
+        ];
+        assert_eq!(cases.map(|(token, _)| token), TOKENS);
+        for (token, expected) in cases {
+            check_rename("^.*$", token, "a", expected);
+        }
+        check_rename("^.*$", "{1}{}{{date}", "a", "{1}{}{20261121");
+    }
+
+    #[test]
+    fn mistakes_in_a_replacement_are_all_named() {
+        let cases = [
+            ("{timestmap}", "unknown token `{timestmap}`"),
+            ("{%Y}", "unknown token"),
+            (r"\2", "unknown group `2`; allowed: 0, 1"),
+            ("$9", "unknown group `9`"),
+            ("${nme}", "unknown group `nme`"),
+            (r"\g<>", "unknown group ``"),
+            (r"\g<99999999999999999999>", "unknown group"),
+            ("a/b", "found a `/`"),
+            ("a\0b", "NUL"),
+            ("$x", "found `$` before `x`"),
+            ("$", "found `$` at the end"),
+            (r"\d", r"found `\` before `d`"),
+            (r"\", r"found `\` at the end"),
+            ("${x", "found `$` before `{`"),
+        ];
+        for (replace, expected) in cases {
+            let flaws = Rename::new("(a)", replace).expect_err(replace);
+            assert_eq!(flaws.len(), 1, "{replace}: {flaws:?}");
+            assert!(flaws[0].to_string().contains(expected), "{}", flaws[0]);
+        }
+        assert_eq!(Rename::new("(", "{x}/$").expect_err("four").len(), 4);
+    }
+
+    #[test]
+    fn dest_name_keeps_the_directories() {
+        let rename = Rename::new("a", "b").expect("a rename");
+        let at = instant();
+        let dest = |rename| dest_name(rename, &name(b"a/a/ca"), &at, at.at);
+        assert_eq!(dest(Some(&rename)), b"a/a/cb");
+        assert_eq!(dest(None), b"a/a/ca");
+    }
+}

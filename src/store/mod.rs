@@ -74,9 +74,10 @@ pub enum Removed {
     Locked(u32),
 }
 
-/// What a fetch learned about the item.
-#[derive(Debug, Clone)]
+/// What a fetch brought.
 pub struct Fetched {
+    /// The whole, verified copy.
+    pub staged: Staged,
     /// The state that was staged; what [`Store::remove`] compares with.
     pub version: Version,
     /// What a copy from s3 to s3 keeps.
@@ -128,10 +129,18 @@ pub trait Store: Send + Sync {
 
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
     ///
-    /// When it fails, the destination is as before and no temporary is left.
-    fn publish(&self, name: &Name, staged: &Staged, clash: Clash) -> Result<Published>;
+    /// When it fails, the destination is as before and no temporary is left. Objects take
+    /// `attributes` on, files have none.
+    fn publish(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        attributes: &Attributes,
+        clash: Clash,
+    ) -> Result<Published>;
 
-    /// Whether `name` exists and holds byte for byte what is staged.
+    /// Whether `name` exists, holds byte for byte what is staged, and is as durable as what
+    /// [`Store::publish`] leaves: a run that died before its last sync may have written it.
     fn holds(&self, name: &Name, staged: &Staged) -> Result<bool>;
 
     /// Removes the item if it still is what was staged, looked up right before.

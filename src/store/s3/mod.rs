@@ -1,1 +1,335 @@
-//! To come.
+//! The store for the keys of a bucket that begin with a prefix. "S3" here means `MinIO`.
+//!
+//! Each call is one attempt; inside it a request has two more quick tries after a passing fault
+//! (`retry`). Invariants: a request is only made for a key that a URL and `MinIO` can hold; an
+//! object's `ETag` has no quotes anywhere but on the wire; no URL with its query leaves `client`.
+
+mod client;
+mod error;
+mod get;
+mod list;
+mod put;
+mod retry;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusty_s3::Bucket;
+
+pub use self::client::Client;
+use self::client::{Answer, Headers, Payload};
+use self::error::Target;
+use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+use crate::error::{Error, Kind, Result};
+use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::stage::{Stage, Staged};
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
+const KEY_MAX_BYTES: usize = 1024;
+
+/// `MinIO` keeps each part as a directory or file of its own.
+const KEY_PART_MAX_BYTES: usize = 255;
+
+/// Asks for stored checksums.
+const CHECKSUM_MODE: (&str, &str) = ("x-amz-checksum-mode", "ENABLED");
+
+/// All keys of a bucket that begin with a prefix.
+pub struct S3Store {
+    client: Arc<Client>,
+    bucket: Bucket,
+    place: Place,
+    prefix: String,
+    /// Keys that are never candidates: the rule's own destination within its source.
+    excluded_prefix: Option<String>,
+}
+
+impl S3Store {
+    /// A store for `prefix`, which is empty or ends with exactly one `/`. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `Invalid`: the bucket's name cannot be addressed.
+    pub fn new(
+        client: Arc<Client>,
+        bucket: &str,
+        prefix: &str,
+        excluded_prefix: Option<String>,
+    ) -> Result<Self> {
+        let place = Place::S3 {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        Ok(Self {
+            bucket: client.bucket(bucket)?,
+            client,
+            place,
+            prefix: prefix.to_owned(),
+            excluded_prefix,
+        })
+    }
+
+    /// The key of an item.
+    ///
+    /// # Errors
+    /// `Invalid`: a URL or `MinIO` cannot hold it.
+    fn key(&self, name: &Name) -> Result<String> {
+        let refuse = |why: &str| {
+            let what = format!("use the key {}", self.place.item(name));
+            Error::new(Kind::Invalid, what).because(why.to_owned())
+        };
+        let name = name
+            .as_str()
+            .ok_or_else(|| refuse("it is not UTF-8, as a key must be"))?;
+        let key = format!("{}{name}", self.prefix);
+        if key.len() > KEY_MAX_BYTES {
+            let why = format!("it has {} bytes, at most {KEY_MAX_BYTES} go", key.len());
+            return Err(refuse(&why));
+        }
+        for part in key.split('/') {
+            match part {
+                "" => return Err(refuse("a part of it is empty")),
+                "." | ".." => return Err(refuse("a part of it is . or ..")),
+                _ if part.len() > KEY_PART_MAX_BYTES => {
+                    let why = format!(
+                        "a part of it has {} bytes, at most {KEY_PART_MAX_BYTES} go",
+                        part.len()
+                    );
+                    return Err(refuse(&why));
+                }
+                _ if part.contains('\0') => return Err(refuse("it holds a NUL")),
+                _ => {}
+            }
+        }
+        Ok(key)
+    }
+
+    fn target<'a>(&'a self, verb: &'static str, key: &'a str) -> Target<'a> {
+        Target {
+            verb,
+            endpoint: self.client.endpoint(),
+            bucket: self.bucket.name(),
+            key,
+        }
+    }
+
+    /// What the server says of an object without its body; `None` where there is none.
+    fn head(&self, key: &str) -> Result<Option<Head>> {
+        let target = self.target("look at", key);
+        let headers: Headers<'_> = vec![CHECKSUM_MODE];
+        let found = self.client.tries(|attempt| {
+            let action = self.bucket.head_object(self.client.credentials(), key);
+            let answer = self
+                .client
+                .send(target, action, &headers, Payload::None, attempt)?;
+            match answer.status() {
+                200 => Head::read(&answer, &target).map(Found::Object),
+                404 => {
+                    let refusal = answer.refusal();
+                    match refusal.code() {
+                        "NoSuchKey" => Ok(Found::Nothing),
+                        "" => Ok(Found::Unclear),
+                        _ => Err(refusal.into_error(&target)),
+                    }
+                }
+                _ => Err(answer.error()),
+            }
+        })?;
+        match found {
+            Found::Object(head) => Ok(Some(head)),
+            Found::Nothing => Ok(None),
+            // Nothing says whether the bucket or the key is not there.
+            Found::Unclear => self.exists().map(|()| None),
+        }
+    }
+}
+
+impl Store for S3Store {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn order(&self) -> Order {
+        Order::ByName
+    }
+
+    fn exists(&self) -> Result<()> {
+        let target = self.target("look for", "");
+        self.client.tries(|attempt| {
+            let action = self.bucket.head_bucket(self.client.credentials());
+            let answer =
+                self.client
+                    .send(target, action, &Headers::new(), Payload::None, attempt)?;
+            match answer.status() {
+                // Whoever has no right to list the bucket may still have one to put.
+                200 | 403 => Ok(()),
+                404 => {
+                    let refusal = answer.refusal();
+                    match refusal.code() {
+                        "" => Err(target
+                            .error(Kind::Missing, "404: no such bucket")
+                            .advise("make the bucket, or correct its name; it is never made here")),
+                        _ => Err(refusal.into_error(&target)),
+                    }
+                }
+                _ => Err(answer.error()),
+            }
+        })
+    }
+
+    fn list(
+        &self,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
+        self.list_pages(scope, sink)
+    }
+
+    fn look(&self, name: &Name) -> Result<Option<Version>> {
+        let head = self.head(&self.key(name)?)?;
+        Ok(head.map(|head| Version::Object {
+            etag: head.etag.into(),
+        }))
+    }
+
+    fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
+        self.fetch_object(entry, stage)
+    }
+
+    fn publish(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        attributes: &Attributes,
+        clash: Clash,
+    ) -> Result<Published> {
+        self.put(&self.key(name)?, staged, attributes, clash)
+    }
+
+    fn holds(&self, name: &Name, staged: &Staged) -> Result<bool> {
+        self.object_holds(&self.key(name)?, staged)
+    }
+
+    fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
+        let key = self.key(name)?;
+        match self.head(&key)? {
+            None => return Ok(Removed::Gone),
+            Some(head) if !head.is(version) => return Ok(Removed::Changed),
+            Some(_) => {}
+        }
+        let target = self.target("delete", &key);
+        self.client.tries(|attempt| {
+            let action = self.bucket.delete_object(self.client.credentials(), &key);
+            let answer =
+                self.client
+                    .send(target, action, &Headers::new(), Payload::None, attempt)?;
+            match answer.status() {
+                200 | 204 => Ok(Removed::Done),
+                404 => {
+                    let refusal = answer.refusal();
+                    match refusal.code() {
+                        // The first try may have done it, and only its answer was lost.
+                        "NoSuchKey" if attempt.is_repeat() => Ok(Removed::Done),
+                        "NoSuchKey" => Ok(Removed::Gone),
+                        _ => Err(refusal.into_error(&target)),
+                    }
+                }
+                _ => Err(answer.error()),
+            }
+        })
+    }
+}
+
+enum Found {
+    Object(Head),
+    Nothing,
+    Unclear,
+}
+
+/// What the server says of an object.
+struct Head {
+    /// Without quotes.
+    etag: String,
+    size_bytes: u64,
+    /// CRC-64/NVME of the whole, base64, where it is stored.
+    crc64: Option<String>,
+}
+
+impl Head {
+    fn read(answer: &Answer<'_>, target: &Target<'_>) -> Result<Self> {
+        let missing = |what| target.error(Kind::Other, format!("the answer has no {what}"));
+        Ok(Self {
+            etag: etag_of(answer).ok_or_else(|| missing("ETag"))?.to_owned(),
+            size_bytes: answer.length().ok_or_else(|| missing("Content-Length"))?,
+            crc64: get::whole_checksum(answer, "x-amz-checksum-crc64nvme").map(str::to_owned),
+        })
+    }
+
+    fn is(&self, version: &Version) -> bool {
+        matches!(version, Version::Object { etag } if **etag == *self.etag)
+    }
+}
+
+/// The `ETag` header of an answer.
+fn etag_of<'a>(answer: &'a Answer<'_>) -> Option<&'a str> {
+    answer
+        .header("etag")
+        .map(unquoted)
+        .filter(|etag| !etag.is_empty())
+}
+
+/// An `ETag` as it is kept and compared: without its quotes.
+fn unquoted(etag: &str) -> &str {
+    etag.trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::context::Context;
+    use crate::environment::{Addressing, Connection, Verify};
+
+    fn store(prefix: &str) -> S3Store {
+        let connection = Connection {
+            endpoint: "http://127.0.0.1:9".parse().expect("a URL"),
+            access_key: "access".into(),
+            secret_key: "secret".into(),
+            session_token: None,
+            region: "us-east-1".into(),
+            verify: Verify::Public,
+            style: Addressing::Path,
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(1),
+        };
+        let context = Context::new(jiff::Timestamp::now, PathBuf::from("/tmp"));
+        let client = Client::new(&connection, 1, Arc::new(context)).expect("a client");
+        S3Store::new(client, "edi", prefix, None).expect("a store")
+    }
+
+    fn refused(prefix: &str, name: &[u8]) -> String {
+        let name = Name::new(name).expect("a name");
+        let error = store(prefix).key(&name).expect_err("no such key");
+        assert_eq!(error.kind(), Kind::Invalid);
+        error.chain()
+    }
+
+    #[test]
+    fn key_is_prefix_and_name() {
+        let name = Name::new(*b"a/b.edi").expect("a name");
+        let key = store("in/850/").key(&name).expect("a key");
+        assert_eq!(key, "in/850/a/b.edi");
+    }
+
+    #[test]
+    fn key_that_minio_cannot_hold_is_refused_before_any_request() {
+        assert!(refused("", b"a\xff").ends_with("it is not UTF-8, as a key must be"));
+        assert!(refused("", b"a//b").ends_with("a part of it is empty"));
+        assert!(refused("in/", b"../b").ends_with("a part of it is . or .."));
+        assert!(refused("", b"a/.").ends_with("a part of it is . or .."));
+        assert!(refused("", b"a\0b").ends_with("it holds a NUL"));
+        assert!(refused("", &[b'a'; 256]).ends_with("has 256 bytes, at most 255 go"));
+        let long = ["a"; 600].join("/");
+        assert!(refused("in/", long.as_bytes()).ends_with("it has 1202 bytes, at most 1024 go"));
+    }
+}

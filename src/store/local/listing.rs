@@ -1,0 +1,185 @@
+//! Finds candidates: streams directories, so that a million entries cost time, not memory.
+//!
+//! Holds one chunk of one directory and the names of the directories still to be read, and at most
+//! a few file descriptors, however deep the tree is. Reads only; never follows a link below the root.
+
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, fstat, statat};
+use rustix::io::Errno;
+
+use super::shown;
+use super::tree::{Stat, fault, open_below};
+use crate::context::Stop;
+use crate::error::Result;
+use crate::object::{Entry, Name};
+use crate::store::{Listed, Scope};
+
+/// How much of a directory is read at a time; glibc's `readdir` takes as much.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// Gives each candidate below `root` to `sink`, until that breaks.
+pub(super) fn list(
+    root: &Path,
+    excluded: Option<&Path>,
+    stop: &Stop,
+    scope: &Scope<'_>,
+    sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+) -> Result<Listed> {
+    let excluded = match excluded {
+        Some(path) if scope.recursive => Excluded::find(root, path)?,
+        _ => Excluded::default(),
+    };
+    let mut walk = Walk {
+        root,
+        excluded,
+        stop,
+        scope,
+        sink,
+        pending: vec![Vec::new()],
+    };
+    let mut chunk = vec![MaybeUninit::uninit(); CHUNK_BYTES];
+    while let Some(dirs) = walk.pending.pop() {
+        match open_below(root, &dirs, OFlags::RDONLY) {
+            Ok(dir) => {
+                if walk.read(&dirs, &dir, &mut chunk)?.is_break() {
+                    return Ok(Listed::Stopped);
+                }
+            }
+            Err(Errno::NOENT) if dirs.is_empty() => return Ok(Listed::NoDirectory),
+            // It vanished, or something else took its name, since its parent was read.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !dirs.is_empty() => {}
+            Err(error) => return Err(fault("list", &shown(root, &dirs), error)),
+        }
+    }
+    Ok(Listed::Complete)
+}
+
+/// The destination inside the source, told by what it is, so that no link can hide it, and by its
+/// path, because it may be made while the listing goes on.
+#[derive(Default)]
+struct Excluded {
+    identity: Option<(u64, u64)>,
+    dirs: Option<Vec<u8>>,
+}
+
+impl Excluded {
+    fn find(root: &Path, path: &Path) -> Result<Self> {
+        let identity = match statat(CWD, path, AtFlags::empty()).map(Stat) {
+            Ok(stat) => Some(stat.identity()),
+            Err(Errno::NOENT | Errno::NOTDIR) => None,
+            Err(error) => return Err(fault("look at", path, error)),
+        };
+        let below = path.strip_prefix(root).ok();
+        let dirs = below.map(|below| [below.as_os_str().as_bytes(), b"/"].concat());
+        Ok(Self { identity, dirs })
+    }
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    excluded: Excluded,
+    stop: &'a Stop,
+    scope: &'a Scope<'a>,
+    sink: &'a mut dyn FnMut(Entry) -> ControlFlow<()>,
+    /// Directories to be read, relative to the root, each with its closing `/`; the root is empty.
+    pending: Vec<Vec<u8>>,
+}
+
+impl Walk<'_> {
+    fn read(
+        &mut self,
+        dirs: &[u8],
+        dir: &OwnedFd,
+        chunk: &mut [MaybeUninit<u8>],
+    ) -> Result<ControlFlow<()>> {
+        let fail = |error: Errno| fault("list", &shown(self.root, dirs), error);
+        if !dirs.is_empty() && self.excluded.identity.is_some() {
+            let stat = Stat(fstat(dir).map_err(fail)?);
+            if self.excluded.identity == Some(stat.identity()) {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+        let mut entries = RawDir::new(dir, chunk);
+        while let Some(entry) = entries.next() {
+            self.stop.check()?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::INTR) => continue,
+                // The directory was removed while it was read.
+                Err(Errno::NOENT) => break,
+                Err(error) => return Err(fail(error)),
+            };
+            let last = entry.file_name().to_bytes();
+            if last.starts_with(b".") {
+                continue;
+            }
+            let flow = self.consider(dirs, dir, last, entry.file_type())?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Looks at one entry of a directory, no further than needed.
+    fn consider(
+        &mut self,
+        dirs: &[u8],
+        dir: &OwnedFd,
+        last: &[u8],
+        mut file_type: FileType,
+    ) -> Result<ControlFlow<()>> {
+        let next = Ok(ControlFlow::Continue(()));
+        let mut stat = None;
+        if file_type == FileType::Unknown && self.scope.recursive {
+            stat = self.stat(dirs, dir, last)?;
+            let Some(stat) = stat else { return next };
+            file_type = stat.file_type();
+        }
+        match file_type {
+            FileType::Directory if self.scope.recursive => {
+                let below = [dirs, last, b"/"].concat();
+                if self.excluded.dirs.as_ref() != Some(&below) {
+                    self.pending.push(below);
+                }
+                next
+            }
+            FileType::RegularFile | FileType::Unknown => {
+                let name = Name::new([dirs, last].concat());
+                let Some(name) = name.filter(|name| (self.scope.wanted)(name)) else {
+                    return next;
+                };
+                if stat.is_none() {
+                    stat = self.stat(dirs, dir, last)?;
+                }
+                match stat {
+                    Some(stat) if stat.is_regular() => Ok((self.sink)(Entry {
+                        name,
+                        size_bytes: stat.size_bytes(),
+                        modified: stat.modified(),
+                        version: stat.version(),
+                    })),
+                    _ => next,
+                }
+            }
+            _ => next,
+        }
+    }
+
+    /// `None` where the entry vanished since the directory was read.
+    fn stat(&self, dirs: &[u8], dir: &OwnedFd, last: &[u8]) -> Result<Option<Stat>> {
+        match statat(dir, last, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stat(stat))),
+            Err(Errno::NOENT | Errno::STALE) => Ok(None),
+            Err(error) => {
+                let path = shown(self.root, &[dirs, last].concat());
+                Err(fault("look at", &path, error))
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The [`Store`] for a directory, and the only place in the program that creates, renames, links,
+//! syncs or unlinks files.
+//!
+//! Invariants:
+//! - The `base_file_path` is never created; a file appears under its name whole or not at all, and
+//!   is durable, with every directory on the way, before [`Store::publish`] says so.
+//! - Links are followed only in the place's own path, which the operator wrote, never in an item's
+//!   name. Nothing but a regular file is ever read or removed.
+//! - No lock is ever taken, no owner, mode or time of a file changed.
+//!
+//! How it is divided: `tree` finds and opens what a name means and words what went wrong, `listing`
+//! walks directories, `publish` makes directories and files. What Bots does in the same directories:
+//! it appends to final names without a sync, under an exclusive `lockf` where 'system locks' is on.
+
+mod listing;
+mod publish;
+mod tree;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+
+use self::publish::Visited;
+use self::tree::{At, Stat, again, fault, fault_at};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::stage::{CHUNK_BYTES, Stage, Staged};
+use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+
+/// A directory as one end of a rule.
+pub struct LocalStore {
+    place: Place,
+    path: PathBuf,
+    base: Option<PathBuf>,
+    excluded: Option<PathBuf>,
+    context: Arc<Context>,
+    visited: Visited,
+}
+
+impl LocalStore {
+    /// The directory of `place`. `excluded` is the same rule's destination where it lies inside
+    /// this source: nothing in it is a candidate.
+    ///
+    /// # Panics
+    /// If `place` is no directory or does not lie in its base: a mistake of the caller.
+    pub fn new(place: Place, excluded: Option<PathBuf>, context: Arc<Context>) -> Self {
+        let Place::File { path, base } = place.clone() else {
+            panic!("a local store needs a directory, not {place}");
+        };
+        let inside = base.as_ref().is_none_or(|base| path.starts_with(base));
+        assert!(inside, "{place} does not lie in its base {base:?}");
+        Self {
+            place,
+            path,
+            base,
+            excluded,
+            context,
+            visited: Visited::default(),
+        }
+    }
+
+    /// Opens whatever has the name but a link or a socket, for reading.
+    fn open(&self, name: &Name) -> Result<Option<File>> {
+        let Some(at) = At::find(&self.path, name)? else {
+            return Ok(None);
+        };
+        at.open()
+            .map_err(|error| fault_at("open", &self.place, name, error))
+    }
+
+    fn stat(&self, file: &File, name: &Name) -> Result<Stat> {
+        let stat = fstat(file);
+        stat.map(Stat)
+            .map_err(|error| fault_at("look at", &self.place, name, error))
+    }
+
+    /// What it means that `name` is not there: it is gone, unless the whole volume is.
+    fn gone(&self, action: &str, name: &Name) -> Error {
+        if let Err(missing) = self.exists() {
+            return missing;
+        }
+        let what = format!("{action} {}", self.place.item(name));
+        Error::new(Kind::Gone, what).because("no regular file of this name is there any more")
+    }
+
+    fn fetch_once(&self, name: &Name, stage: &mut Stage<'_>) -> Result<Fetched> {
+        let Some(mut file) = self.open(name)? else {
+            return Err(self.gone("stage", name));
+        };
+        let before = self.stat(&file, name)?;
+        if !before.is_regular() {
+            return Err(self.gone("stage", name));
+        }
+        let size_bytes = before.size_bytes();
+        let changed = |how: String| {
+            let what = format!("stage {}", self.place.item(name));
+            Error::new(Kind::Changed, what)
+                .because(how)
+                .advise("somebody is writing it; 'min_age_seconds' leaves young files alone")
+        };
+        stage.begin(size_bytes, None)?;
+        let mut buffer = chunk_for(size_bytes);
+        let mut read_bytes = 0;
+        loop {
+            let amount = read(&mut file, &mut buffer)
+                .map_err(|error| fault_at("read", &self.place, name, error))?;
+            if amount == 0 {
+                break;
+            }
+            read_bytes += amount as u64;
+            if read_bytes > size_bytes {
+                return Err(changed(format!("it grew beyond {size_bytes} bytes")));
+            }
+            stage.write(&buffer[..amount])?;
+        }
+        if read_bytes < size_bytes {
+            let how = format!("it ended after {read_bytes} of {size_bytes} bytes");
+            return Err(changed(how));
+        }
+        let version = self.stat(&file, name)?.version();
+        if version != before.version() {
+            return Err(changed("it was modified meanwhile".into()));
+        }
+        Ok(Fetched {
+            version,
+            attributes: Attributes::default(),
+        })
+    }
+
+    fn holds_once(&self, name: &Name, staged: &Staged) -> Result<bool> {
+        let Some(mut file) = self.open(name)? else {
+            return Ok(false);
+        };
+        let stat = self.stat(&file, name)?;
+        if !stat.is_regular() || stat.size_bytes() != staged.size_bytes() {
+            return Ok(false);
+        }
+        let mut ours = chunk_for(staged.size_bytes());
+        let mut theirs = vec![0; ours.len()];
+        let mut offset = 0;
+        loop {
+            self.context.stop.check()?;
+            let amount = read(&mut file, &mut theirs)
+                .map_err(|error| fault_at("read", &self.place, name, error))?;
+            if amount == 0 {
+                break;
+            }
+            let theirs = &theirs[..amount];
+            let mut same = 0;
+            while same < amount {
+                let more = staged.read_at(&mut ours[..amount - same], offset)?;
+                if more == 0 || ours[..more] != theirs[same..same + more] {
+                    return Ok(false);
+                }
+                same += more;
+                offset += more as u64;
+            }
+        }
+        if offset != staged.size_bytes() {
+            return Ok(false);
+        }
+        self.make_durable(&file, name)?;
+        Ok(true)
+    }
+
+    fn remove_once(&self, name: &Name, version: &Version) -> Result<Removed> {
+        let Some(at) = At::find(&self.path, name)? else {
+            return self.removed_by_others(name);
+        };
+        let fail = |error: Errno| fault_at("remove", &self.place, name, error);
+        let file = at.open().map_err(fail)?;
+        if let Some(pid) = file.and_then(|file| exclusive_lock(&file)) {
+            return Ok(Removed::Locked(pid));
+        }
+        match statat(at.dir(), at.path(), AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+            Err(Errno::NOENT) => return self.removed_by_others(name),
+            Err(error) => return Err(fail(error)),
+            Ok(now) if !now.is_regular() || now.version() != *version => {
+                return Ok(Removed::Changed);
+            }
+            Ok(_) => {}
+        }
+        match unlinkat(at.dir(), at.path(), AtFlags::empty()) {
+            Ok(()) => Ok(Removed::Done),
+            Err(Errno::NOENT) => self.removed_by_others(name),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    fn removed_by_others(&self, name: &Name) -> Result<Removed> {
+        match self.gone("remove", name) {
+            missing if missing.kind() != Kind::Gone => Err(missing),
+            _ => Ok(Removed::Gone),
+        }
+    }
+}
+
+impl Store for LocalStore {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn order(&self) -> Order {
+        Order::ByAge
+    }
+
+    /// A directory that is not its base may be missing: [`Store::list`] says so, and
+    /// [`Store::publish`] makes it.
+    fn exists(&self) -> Result<()> {
+        let Some(base) = &self.base else {
+            return Ok(());
+        };
+        match statat(CWD, base, AtFlags::empty()).map(Stat) {
+            Ok(stat) if stat.is_directory() => Ok(()),
+            Ok(_) => Err(tree::missing_base(base, Errno::NOTDIR)),
+            Err(error) => Err(tree::missing_base(base, error)),
+        }
+    }
+
+    fn list(
+        &self,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
+        let excluded = self.excluded.as_deref();
+        let listed = listing::list(&self.path, excluded, &self.context.stop, scope, sink)?;
+        if listed == Listed::NoDirectory {
+            self.exists()?;
+        }
+        Ok(listed)
+    }
+
+    fn lock_file(&self, lock_name: &str) -> Result<Option<Timestamp>> {
+        let path = self.path.join(lock_name);
+        // Bots creates it with O_EXCL, so whatever has the name, also a dangling link, is a lock.
+        match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+            Ok(stat) => Ok(Some(stat.modified())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(fault("look for the lock file", &path, error)),
+        }
+    }
+
+    fn locked_by(&self, name: &Name) -> Result<Option<u32>> {
+        again(|| {
+            let file = self.open(name)?;
+            Ok(file.and_then(|file| exclusive_lock(&file)))
+        })
+    }
+
+    /// What has the name, of whatever type: a directory or a link has a device and an inode, too.
+    /// `None` also where a directory on the way is missing or is none.
+    fn look(&self, name: &Name) -> Result<Option<Version>> {
+        again(|| {
+            let Some(at) = At::find(&self.path, name)? else {
+                return Ok(None);
+            };
+            match statat(at.dir(), at.path(), AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+                Ok(stat) => Ok(Some(stat.version())),
+                Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                Err(error) => Err(fault_at("look at", &self.place, name, error)),
+            }
+        })
+    }
+
+    /// Takes the file as it is now, which need not be as it was listed: compare the versions where
+    /// that matters.
+    ///
+    /// Fails with `Gone` also where something that is no regular file took the name.
+    fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
+        again(|| self.fetch_once(&entry.name, stage))
+    }
+
+    /// Replaces a link of that name itself, not what it points to. A file has no `attributes`.
+    ///
+    /// Fails with `Invalid` where a directory has the name, or a file or link stands where a
+    /// directory is needed. When only the very last sync fails, the file is there already, whole;
+    /// the error keeps the source from being removed.
+    fn publish(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        _attributes: &Attributes,
+        clash: Clash,
+    ) -> Result<Published> {
+        self.publish_file(name, staged, clash)
+    }
+
+    fn holds(&self, name: &Name, staged: &Staged) -> Result<bool> {
+        again(|| self.holds_once(name, staged))
+    }
+
+    fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
+        again(|| self.remove_once(name, version))
+    }
+}
+
+/// Who holds an exclusive record lock on the file: his process number, or 0 where the system does
+/// not know it (another host, or a lock that belongs to an open file rather than to a process).
+///
+/// Filesystems without locks have no holders.
+fn exclusive_lock(file: &File) -> Option<u32> {
+    // Asking for a read lock finds only those who exclude readers.
+    let wanted = Flock::from(FlockType::ReadLock);
+    let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
+    let pid = holder.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+    Some(u32::try_from(pid).unwrap_or(0))
+}
+
+/// A buffer for one chunk; no more than an item of this length needs.
+fn chunk_for(size_bytes: u64) -> Vec<u8> {
+    let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+    // At least one byte: a read into an empty buffer looks like the end of the file.
+    vec![0; needed.clamp(1, CHUNK_BYTES)]
+}
+
+fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// A path as one store sees it, for error texts.
+fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
+    if dirs.is_empty() {
+        return root.to_path_buf();
+    }
+    root.join(std::ffi::OsStr::from_bytes(dirs))
+}

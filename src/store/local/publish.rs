@@ -1,0 +1,408 @@
+//! Makes a staged item a file: part file, sync, close, rename, directory sync, in one function that
+//! nobody can use by halves. Makes the directories that are missing and clears up after dead runs.
+//!
+//! Why a directory's parent is synced whenever a run first publishes into it, and not only by who
+//! made it: a file is no more durable than the entries of the directories it lies in, and these may
+//! have been made a moment ago by another thread, another process, or a run that died.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crc_fast::CrcAlgorithm;
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fsync, linkat, mkdirat, openat, renameat,
+    renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::tree::{
+    STALE_TRIES, Stat, check_name, fault, fault_at, missing_base, open_below, os_error,
+};
+use super::{LocalStore, chunk_for, shown};
+use crate::error::{Error, Kind, Result};
+use crate::object::Name;
+use crate::stage::Staged;
+use crate::store::{Clash, Published};
+
+/// How the name of a file that is being written begins.
+const PART_PREFIX: &[u8] = b".bots-mover-";
+
+/// How it ends.
+const PART_SUFFIX: &[u8] = b".part";
+
+/// How many random names are tried for a part file.
+const PART_NAME_TRIES: u32 = 8;
+
+/// A part file that nobody has written to for this long belongs to a dead run.
+const PART_MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Less the process umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// Less the process umask.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// What a store did once in this run and need not do again. Sets of whole paths of directories.
+#[derive(Default)]
+pub(super) struct Visited {
+    sets: Mutex<Sets>,
+}
+
+#[derive(Default)]
+struct Sets {
+    /// Their own entries, and those of all directories on the way, are durable.
+    settled: HashSet<PathBuf>,
+    /// Their stale parts were looked for.
+    swept: HashSet<PathBuf>,
+}
+
+impl Visited {
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LocalStore {
+    /// See [`Store::publish`](crate::store::Store::publish).
+    pub(super) fn publish_file(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        clash: Clash,
+    ) -> Result<Published> {
+        check_name(&self.path, name)?;
+        if is_part(name.split().1) {
+            return Err(
+                Error::new(Kind::Invalid, format!("publish {}", self.place.item(name)))
+                    .because("such names are kept for files being written, and cleared up")
+                    .advise("choose another by 'rename'"),
+            );
+        }
+        let mut removed_once = false;
+        let mut stale_tries = 1;
+        loop {
+            let result = self.publish_once(name, staged, clash);
+            let Err(error) = &result else { return result };
+            match os_error(error) {
+                // The directory was removed between two steps, or a network filesystem lost an
+                // answer and renamed a second time.
+                Some(Errno::NOENT) if error.kind() != Kind::Missing && !removed_once => {
+                    removed_once = true;
+                }
+                Some(Errno::STALE) if stale_tries < STALE_TRIES => stale_tries += 1,
+                _ => return result,
+            }
+        }
+    }
+
+    fn publish_once(&self, name: &Name, staged: &Staged, clash: Clash) -> Result<Published> {
+        let fail = |action: &str, error: Errno| fault_at(action, &self.place, name, error);
+        let (dirs, last) = name.split();
+        let directory = self.open_destination(dirs)?;
+        self.sweep_once(dirs, &directory);
+
+        let (part, file) =
+            Part::create(&directory).map_err(|error| fail("make a part file for", error))?;
+        self.write(file, name, staged)?;
+        if !part.place(last, clash).map_err(|error| match error {
+            // What servers say of a directory that is in the way differs.
+            Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => fail("publish", Errno::ISDIR),
+            Errno::OPNOTSUPP => refuse_unsupported(&self.place.item(name)),
+            _ => fail("publish", error),
+        })? {
+            return Ok(Published::Exists);
+        }
+        sync_directory(&directory).map_err(|error| {
+            let path = shown(&self.path, dirs);
+            fault("sync the directory", &path, error)
+        })?;
+        Ok(Published::Done)
+    }
+
+    /// Fills the part file, compares what went into it with what was staged, and leaves it durable
+    /// and closed.
+    fn write(&self, mut file: File, name: &Name, staged: &Staged) -> Result<()> {
+        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut buffer = chunk_for(staged.size_bytes());
+        let mut offset = 0;
+        loop {
+            self.context.stop.check()?;
+            let amount = staged.read_at(&mut buffer, offset)?;
+            if amount == 0 {
+                break;
+            }
+            let bytes = &buffer[..amount];
+            file.write_all(bytes)
+                .map_err(|error| fault_at("write", &self.place, name, error))?;
+            crc.update(bytes);
+            offset += amount as u64;
+        }
+        if offset != staged.size_bytes() || crc.finalize() != staged.crc64() {
+            let what = format!("write {}", self.place.item(name));
+            return Err(Error::new(Kind::Storage, what)
+                .because("the staged copy is not what was staged")
+                .advise("check the disk that TMPDIR is on, and the memory"));
+        }
+        fsync(&file).map_err(|error| fault_at("sync", &self.place, name, error))?;
+        match close_err::Closable::close(file) {
+            // Linux has closed it by then, and it was synced before.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+            result => result.map_err(|error| fault_at("close", &self.place, name, error)),
+        }
+    }
+
+    /// Makes a file that is there already, and its name, as durable as a published one.
+    pub(super) fn make_durable(&self, file: &File, name: &Name) -> Result<()> {
+        fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
+        let (dirs, _) = name.split();
+        let directory = self.open_destination(dirs)?;
+        sync_directory(&directory).map_err(|error| {
+            let path = shown(&self.path, dirs);
+            fault("sync the directory", &path, error)
+        })
+    }
+
+    /// Opens a directory to publish into, made if needed, its entry and those on the way durable.
+    fn open_destination(&self, dirs: &[u8]) -> Result<OwnedFd> {
+        let path = shown(&self.path, dirs);
+        let open = || open_below(&self.path, dirs, OFlags::RDONLY);
+        let fail = |error: Errno| match error {
+            // It may be a link that leads nowhere, which cannot be made either.
+            Errno::NOTDIR | Errno::LOOP => fault("open the directory", &path, Errno::NOTDIR),
+            _ => fault("open the directory", &path, error),
+        };
+        let (directory, made) = match open() {
+            Err(Errno::NOENT) => {
+                self.visited.sets().settled.clear();
+                self.make(dirs)?;
+                (open().map_err(fail)?, true)
+            }
+            found => (found.map_err(fail)?, false),
+        };
+        if made || !self.visited.sets().settled.contains(&path) {
+            self.settle(&path, made)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes what is missing of the directories below the base, relative to the opened base: should
+    /// its volume be unmounted meanwhile, nothing is made in its place.
+    fn make(&self, dirs: &[u8]) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let base = self.base.as_deref().unwrap_or(Path::new("/"));
+        let mut current =
+            openat(CWD, base, flags, Mode::empty()).map_err(|error| missing_base(base, error))?;
+        let mut path = base.to_path_buf();
+        let below = self.path.strip_prefix(base);
+        let below = below.expect("new() saw that the path lies in its base");
+        let own = below.iter().map(|part| (part, OFlags::empty()));
+        let parts = dirs
+            .split(|&byte| byte == b'/')
+            .filter(|part| !part.is_empty());
+        let named = parts.map(|part| (std::ffi::OsStr::from_bytes(part), OFlags::NOFOLLOW));
+        for (part, nofollow) in own.chain(named) {
+            path.push(part);
+            let fail = |error| fault("make the directory", &path, error);
+            let enter = || openat(&current, part, flags | nofollow, Mode::empty());
+            current = match enter() {
+                Err(Errno::NOENT) => {
+                    match mkdirat(&current, part, DIRECTORY_MODE) {
+                        // Another thread or process was faster.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(fail(error)),
+                    }
+                    enter().map_err(|error| {
+                        let hint = "is it a symbolic link that leads nowhere?";
+                        if error == Errno::NOENT {
+                            fail(error).advise(hint)
+                        } else {
+                            fail(error)
+                        }
+                    })?
+                }
+                found => found.map_err(fail)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Syncs the parent of each directory on the way, up to the base or to one that is known.
+    fn settle(&self, directory: &Path, made: bool) -> Result<()> {
+        let top = self.base.as_deref().unwrap_or(Path::new("/"));
+        let mut settled = Vec::new();
+        for child in directory.ancestors() {
+            if child == top || self.visited.sets().settled.contains(child) {
+                break;
+            }
+            let Some(parent) = child.parent() else { break };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = openat(CWD, parent, flags, Mode::empty());
+            match opened.and_then(|parent| sync_directory(&parent)) {
+                Ok(()) => {}
+                // What we did not make was there when the operator wrote the path.
+                Err(Errno::ACCESS | Errno::ROFS) if !made => {}
+                Err(error) => return Err(fault("sync the directory", parent, error)),
+            }
+            settled.push(child.to_path_buf());
+        }
+        self.visited.sets().settled.extend(settled);
+        Ok(())
+    }
+
+    /// Removes the part files of dead runs, once in each directory. Never fails: it is a courtesy.
+    fn sweep_once(&self, dirs: &[u8], directory: &OwnedFd) {
+        let path = shown(&self.path, dirs);
+        if self.visited.sets().swept.insert(path) {
+            sweep(directory, self.context.now());
+        }
+    }
+}
+
+/// A file that is being written, unlinked unless it is placed.
+struct Part<'a> {
+    directory: BorrowedFd<'a>,
+    name: Vec<u8>,
+    placed: bool,
+}
+
+impl<'a> Part<'a> {
+    fn create(directory: &'a OwnedFd) -> rustix::io::Result<(Self, File)> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut tries = 1;
+        loop {
+            let name = part_name();
+            match openat(directory, name.as_slice(), flags, FILE_MODE) {
+                Err(Errno::EXIST) if tries < PART_NAME_TRIES => tries += 1,
+                created => {
+                    let file = File::from(created?);
+                    let directory = directory.as_fd();
+                    let placed = false;
+                    let part = Self {
+                        directory,
+                        name,
+                        placed,
+                    };
+                    return Ok((part, file));
+                }
+            }
+        }
+    }
+
+    /// Gives it its name; false where `clash` says to refuse and the name is taken.
+    ///
+    /// `EXIST` or `ISDIR`: a directory has the name. `OPNOTSUPP`: the filesystem cannot refuse.
+    fn place(mut self, last: &[u8], clash: Clash) -> rustix::io::Result<bool> {
+        let (directory, name) = (self.directory, self.name.as_slice());
+        let placed = match clash {
+            Clash::Replace => renameat(directory, name, directory, last).map(|()| true),
+            Clash::Refuse => {
+                let flags = RenameFlags::NOREPLACE;
+                match renameat_with(directory, name, directory, last, flags) {
+                    Ok(()) => Ok(true),
+                    Err(Errno::EXIST) => taken(directory, last).map(|()| false),
+                    // NFS and other filesystems that do not know the flag.
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link(last),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        self.placed = placed == Ok(true);
+        placed
+    }
+
+    /// What [`place`](Self::place) does for `Refuse` where renaming cannot: a link never replaces.
+    fn link(&self, last: &[u8]) -> rustix::io::Result<bool> {
+        let (directory, name) = (self.directory, self.name.as_slice());
+        match linkat(directory, name, directory, last, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let identity = |path: &[u8]| {
+                    let stat = statat(directory, path, AtFlags::SYMLINK_NOFOLLOW);
+                    stat.map(|stat| Stat(stat).identity())
+                };
+                // It may be ours: a network filesystem lost the answer and asked a second time.
+                if identity(last)? != identity(name)? {
+                    return taken(directory, last).map(|()| false);
+                }
+            }
+            Err(Errno::PERM | Errno::NOSYS | Errno::INVAL | Errno::MLINK) => {
+                return Err(Errno::OPNOTSUPP);
+            }
+            Err(error) => return Err(error),
+        }
+        // The item is there. A part that stays behind is cleared up by a later run.
+        let _ = unlinkat(directory, name, AtFlags::empty());
+        Ok(true)
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            // Nothing better can be done about it; a later run clears it up.
+            let _ = unlinkat(self.directory, self.name.as_slice(), AtFlags::empty());
+        }
+    }
+}
+
+/// Fails with `ISDIR` where the name is taken by a directory: no other name would be right then.
+fn taken(directory: BorrowedFd<'_>, last: &[u8]) -> rustix::io::Result<()> {
+    match statat(directory, last, AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+        Ok(stat) if stat.is_directory() => Err(Errno::ISDIR),
+        // Also where it vanished again: it was there when it mattered.
+        _ => Ok(()),
+    }
+}
+
+fn refuse_unsupported(path: &str) -> Error {
+    Error::new(Kind::Invalid, format!("publish {path} without replacing"))
+        .because("this filesystem knows neither RENAME_NOREPLACE nor hard links")
+        .advise("use 'if_exists: overwrite' for this destination")
+}
+
+/// Syncs a directory; filesystems that cannot have nothing to sync.
+fn sync_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
+    match fsync(directory) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => result,
+    }
+}
+
+fn part_name() -> Vec<u8> {
+    // Each `RandomState` has other keys, so the hash of nothing is a random number.
+    let random = RandomState::new().hash_one(());
+    let random = format!("{random:016x}");
+    [PART_PREFIX, random.as_bytes(), PART_SUFFIX].concat()
+}
+
+fn is_part(last: &[u8]) -> bool {
+    last.starts_with(PART_PREFIX) && last.ends_with(PART_SUFFIX)
+}
+
+fn sweep(directory: &OwnedFd, now: Timestamp) {
+    let mut chunk = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(directory, &mut chunk);
+    while let Some(Ok(entry)) = entries.next() {
+        let last = entry.file_name();
+        if !is_part(last.to_bytes()) {
+            continue;
+        }
+        let stat = statat(directory, last, AtFlags::SYMLINK_NOFOLLOW).map(Stat);
+        let stale = stat.is_ok_and(|stat| {
+            stat.is_regular() && now.duration_since(stat.modified()) > PART_MAX_AGE
+        });
+        if stale {
+            // Whoever may not remove it, or comes second, leaves it.
+            let _ = unlinkat(directory, last, AtFlags::empty());
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! From names to open files: finds what a name means without following links in it, says what
+//! `stat` knows in the program's terms, and words what went wrong. Changes nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::error::{Error, Kind, Result};
+use crate::object::{Name, Place, Version, join};
+
+/// How often something is tried that a network filesystem answers with a stale handle.
+pub(super) const STALE_TRIES: u32 = 4;
+
+/// The longest part of a name that Linux filesystems take, in bytes: limits.h, `NAME_MAX`.
+const PART_MAX_BYTES: usize = 255;
+
+/// The longest path that a system call takes, in bytes: limits.h, `PATH_MAX` less the closing NUL.
+const PATH_MAX_BYTES: usize = 4095;
+
+/// An item's place: a directory that was opened without following links, and the last part.
+///
+/// An item right in the root needs no directory opened: its whole path will do.
+pub(super) struct At {
+    dir: Option<OwnedFd>,
+    path: PathBuf,
+}
+
+impl At {
+    /// `None` where a directory on the way is not there, or is none.
+    pub(super) fn find(root: &Path, name: &Name) -> Result<Option<Self>> {
+        check_name(root, name)?;
+        let (dirs, last) = name.split();
+        if dirs.is_empty() {
+            return Ok(Some(Self {
+                dir: None,
+                path: join(root, name),
+            }));
+        }
+        match open_below(root, dirs, OFlags::PATH) {
+            Ok(dir) => Ok(Some(Self {
+                dir: Some(dir),
+                path: PathBuf::from(std::ffi::OsStr::from_bytes(last)),
+            })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(fault("open the directory of", &join(root, name), error)),
+        }
+    }
+
+    /// What [`path`](Self::path) is relative to.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_ref().map_or(CWD, OwnedFd::as_fd)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it for reading, whatever it is; a FIFO does not block.
+    ///
+    /// `None` where it is not there, or is a link or a socket.
+    pub(super) fn open(&self) -> rustix::io::Result<Option<File>> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat(self.dir(), &self.path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Opens a directory below `root`, with `access` (`RDONLY` or `PATH`). Links are followed in `root`
+/// only. One part at a time: the whole may be longer than a path can be.
+pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parts = dirs.split(|&byte| byte == b'/');
+    let mut parts = parts.filter(|part| !part.is_empty()).peekable();
+    // Whoever only passes through needs no right to read.
+    let access_for = |last: bool| flags | if last { access } else { OFlags::PATH };
+    let mut dir = openat(CWD, root, access_for(parts.peek().is_none()), Mode::empty())?;
+    while let Some(part) = parts.next() {
+        let flags = access_for(parts.peek().is_none()) | OFlags::NOFOLLOW;
+        dir = openat(&dir, part, flags, Mode::empty())?;
+    }
+    Ok(dir)
+}
+
+/// Fails with `Invalid` for a name that would leave the directory or that no file can have.
+///
+/// The engine refuses such names before; this is where a mistake of it would do harm.
+pub(super) fn check_name(root: &Path, name: &Name) -> Result<()> {
+    let refuse = |why: String| {
+        let what = format!("use the name {:?} in {}", name.lossy(), root.display());
+        Err(Error::new(Kind::Invalid, what).because(why))
+    };
+    for part in name.parts() {
+        match part {
+            b"" | b"." | b".." => {
+                let why = format!("{:?} cannot be a part of it", String::from_utf8_lossy(part));
+                return refuse(why);
+            }
+            part if part.contains(&0) => return refuse("it holds a NUL".into()),
+            part if part.len() > PART_MAX_BYTES => {
+                let (is, most) = (part.len(), PART_MAX_BYTES);
+                return refuse(format!("a part has {is} bytes, a file name {most} at most"));
+            }
+            _ => {}
+        }
+    }
+    let path_bytes = root.as_os_str().len() + 1 + name.as_bytes().len();
+    if path_bytes > PATH_MAX_BYTES {
+        let most = PATH_MAX_BYTES;
+        return refuse(format!("the path has {path_bytes} bytes, {most} at most"));
+    }
+    Ok(())
+}
+
+/// What the system says about a file.
+#[derive(Clone, Copy)]
+pub(super) struct Stat(pub(super) rustix::fs::Stat);
+
+impl Stat {
+    pub(super) fn is_regular(&self) -> bool {
+        FileType::from_raw_mode(self.0.st_mode) == FileType::RegularFile
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(self.0.st_mode) == FileType::Directory
+    }
+
+    pub(super) fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.0.st_mode)
+    }
+
+    /// Device and inode.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        (self.0.st_dev, self.0.st_ino)
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.0.st_size.cast_unsigned()
+    }
+
+    /// A time that the calendar does not reach (year 9999) becomes its end.
+    pub(super) fn modified(&self) -> Timestamp {
+        Timestamp::from_nanosecond(self.mtime_ns()).unwrap_or(if self.0.st_mtime < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        })
+    }
+
+    pub(super) fn version(&self) -> Version {
+        let (dev, ino) = self.identity();
+        Version::File {
+            dev,
+            ino,
+            size_bytes: self.size_bytes(),
+            mtime_ns: self.mtime_ns(),
+        }
+    }
+
+    fn mtime_ns(&self) -> i128 {
+        i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
+    }
+}
+
+/// Does it again, a few times, while a network filesystem says that a handle is stale.
+pub(super) fn again<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..STALE_TRIES {
+        match act() {
+            Err(error) if os_error(&error) == Some(Errno::STALE) => {}
+            result => return result,
+        }
+    }
+    act()
+}
+
+/// The system's own number of what went wrong.
+pub(super) fn os_error(error: &Error) -> Option<Errno> {
+    let source = std::error::Error::source(error)?;
+    Errno::from_io_error(source.downcast_ref::<io::Error>()?)
+}
+
+/// The error for a base that is not there or is no directory.
+pub(super) fn missing_base(base: &Path, error: Errno) -> Error {
+    let fault = fault("open base_file_path", base, error);
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => fault
+            .with_kind(Kind::Missing)
+            .advise("is the volume mounted? it is never created"),
+        _ => fault,
+    }
+}
+
+/// [`fault`] with an item's path.
+pub(super) fn fault_at(
+    action: &str,
+    place: &Place,
+    name: &Name,
+    error: impl Into<io::Error>,
+) -> Error {
+    fault(action, Path::new(&place.item(name)), error)
+}
+
+/// What went wrong with a path, its kind, and what to do about it.
+///
+/// Never `Gone`: only who looks for an item knows that its absence means that.
+pub(super) fn fault(action: &str, path: &Path, error: impl Into<io::Error>) -> Error {
+    let error = error.into();
+    let advice = advice(&error);
+    let fault = Error::io(format!("{action} {}", path.display()), error);
+    let fault = match fault.kind() {
+        Kind::Gone => fault.with_kind(Kind::Storage),
+        _ => fault,
+    };
+    match advice {
+        Some(advice) => fault.advise(advice),
+        None => fault,
+    }
+}
+
+fn advice(error: &io::Error) -> Option<String> {
+    let advice = match Errno::from_io_error(error)? {
+        Errno::NOSPC => "the filesystem is full: make room (df, df -i) or enlarge the volume",
+        Errno::DQUOT => "the quota is used up: make room or raise it",
+        Errno::ROFS => "it is mounted read-only: check readOnly of the volume mount",
+        Errno::ACCESS | Errno::PERM => {
+            let uid = rustix::process::geteuid().as_raw();
+            let gid = rustix::process::getegid().as_raw();
+            return Some(format!(
+                "running as uid {uid} gid {gid}: check owner, group and mode of it and of the \
+                 directories on the way"
+            ));
+        }
+        Errno::NAMETOOLONG => "shorten the name by 'rename'",
+        Errno::NOTDIR | Errno::LOOP => {
+            "a file or a symbolic link stands where a directory is needed: move it away"
+        }
+        Errno::ISDIR => "a directory has the name: move it away or choose another by 'rename'",
+        Errno::IO => "check the disk or the network mount",
+        Errno::STALE => "was the network filesystem exported or mounted anew?",
+        Errno::MFILE | Errno::NFILE => "lower 'concurrency' or raise the limit of open files",
+        _ => return None,
+    };
+    Some(advice.into())
+}

@@ -1,0 +1,489 @@
+//! One HTTP agent for the whole run: signs a request, sends it once, gives the answer.
+//!
+//! Must not repeat a request (`retry` does), follow a redirect, use a proxy, or let a URL with its
+//! query out of this module.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use ureq::http::{Method, Request, Response, Uri};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, AsSendBody, Body, SendBody};
+use url::Url;
+
+use super::error::{Refusal, Target, transport};
+use super::retry::{Try, quickly};
+use crate::context::Context;
+use crate::environment::{Addressing, Connection, Verify};
+use crate::error::{Error, Kind, Result};
+use crate::stage::{Part, Staged};
+
+/// How long a signature is good for: `MinIO` lets a clock be 15 minutes fast, this lets it be as
+/// slow. Only the head of a request must arrive in time, its body may take longer.
+const SIGNATURE_LIFETIME: Duration = Duration::from_mins(15);
+
+/// What a connection holds in each direction, twice with TLS. A whole answer's head must fit.
+pub(super) const BUFFER_BYTES: usize = 32 << 10;
+
+/// A longer body is only sent once the server has agreed: a Go server reads no more than this of
+/// a body that it refuses, then it resets the connection and its reason is lost.
+const ASK_FIRST_ABOVE_BYTES: u64 = 256 << 10;
+
+/// How long the server has to agree; then the body is sent all the same.
+const ASK_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An idle connection is not used for longer; `MinIO` closes it after 30 s.
+const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// How long each step of the clean-up may take once transfers were broken off.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The way to `MinIO`, shared by all stores of a run.
+pub struct Client {
+    agent: Agent,
+    /// Works after `agent` was shut down.
+    cleanup_agent: OnceLock<Agent>,
+    connection: Connection,
+    tls: TlsConfig,
+    addresses: Addresses,
+    credentials: Credentials,
+    endpoint: String,
+    context: Arc<Context>,
+}
+
+impl Client {
+    /// A client that keeps up to `concurrency` connections open; connects to nothing yet.
+    ///
+    /// # Errors
+    /// `Invalid`: the CA bundle cannot be read or holds no certificate.
+    pub fn new(
+        connection: &Connection,
+        concurrency: usize,
+        context: Arc<Context>,
+    ) -> Result<Arc<Self>> {
+        let tls = tls_config(&connection.verify)?;
+        let addresses = Addresses::default();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("bots-mover/", env!("CARGO_PKG_VERSION")))
+            .accept("")
+            .accept_encoding("")
+            .tls_config(tls.clone())
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .max_idle_connections(concurrency)
+            .max_idle_connections_per_host(concurrency)
+            .max_idle_age(IDLE_MAX)
+            .timeout_resolve(Some(connection.connect_timeout))
+            .timeout_connect(Some(connection.connect_timeout))
+            .timeout_per_read(Some(connection.read_timeout))
+            .timeout_per_write(Some(connection.read_timeout))
+            // ureq takes the shorter of the two, and only this one is not an error.
+            .timeout_await_100(Some(ASK_FIRST_TIMEOUT.min(connection.read_timeout / 2)))
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), addresses.clone());
+        let interrupted = agent.clone();
+        context.stop.on_cancel(move || interrupted.shutdown());
+
+        let (key, secret) = (&connection.access_key, &connection.secret_key);
+        let credentials = match &connection.session_token {
+            Some(token) => Credentials::new_with_token(key, secret, token),
+            None => Credentials::new(key, secret),
+        };
+        Ok(Arc::new(Self {
+            agent,
+            cleanup_agent: OnceLock::new(),
+            endpoint: shown(&connection.endpoint),
+            connection: connection.clone(),
+            tls,
+            addresses,
+            credentials,
+            context,
+        }))
+    }
+
+    /// The bucket of this name.
+    ///
+    /// # Errors
+    /// `Invalid`: the name cannot be a part of a host name where it must be one.
+    pub(super) fn bucket(&self, name: &str) -> Result<Bucket> {
+        let style = match self.connection.style {
+            Addressing::Path => UrlStyle::Path,
+            Addressing::Virtual => UrlStyle::VirtualHost,
+        };
+        let (endpoint, region) = (&self.connection.endpoint, &self.connection.region);
+        Bucket::new(endpoint.clone(), style, name.to_owned(), region.clone()).map_err(|error| {
+            let what = format!("use bucket {name} at {}", self.endpoint);
+            Error::new(Kind::Invalid, what)
+                .because(error.to_string())
+                .advise("MINIO_ADDRESSING_STYLE=path works with every name and address")
+        })
+    }
+
+    /// Signs requests.
+    pub(super) fn credentials(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
+    }
+
+    /// Scheme, host and port, for people.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Makes a request with two more quick tries.
+    pub(super) fn tries<T>(&self, request: impl FnMut(Try) -> Result<T>) -> Result<T> {
+        quickly(&self.context.stop, request)
+    }
+
+    /// Sends a request once. Gives any answer, also a refusal.
+    ///
+    /// # Errors
+    /// `Transient`, `Timeout`, `Other`: there was no answer. `Stopped`: transfers were broken off.
+    /// What reading the staged body says.
+    pub(super) fn send<'a, A: S3Action<'a>>(
+        &'a self,
+        target: Target<'a>,
+        action: A,
+        headers: &Headers<'a>,
+        payload: Payload<'_>,
+        attempt: Try,
+    ) -> Result<Answer<'a>> {
+        self.context.stop.check()?;
+        self.send_by(&self.agent, target, action, headers, payload, attempt)
+    }
+
+    /// Like [`send`](Self::send), but works even after transfers were broken off.
+    pub(super) fn send_cleanup<'a, A: S3Action<'a>>(
+        &'a self,
+        target: Target<'a>,
+        action: A,
+    ) -> Result<Answer<'a>> {
+        let agent = if self.context.stop.check().is_ok() {
+            &self.agent
+        } else {
+            self.cleanup_agent.get_or_init(|| self.make_cleanup_agent())
+        };
+        self.send_by(agent, target, action, &Vec::new(), Payload::None, Try::ONLY)
+    }
+
+    fn make_cleanup_agent(&self) -> Agent {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .tls_config(self.tls.clone())
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .timeout_global(Some(CLEANUP_TIMEOUT))
+            .build();
+        let addresses = self.addresses.clone();
+        Agent::with_parts(config, DefaultConnector::default(), addresses)
+    }
+
+    fn send_by<'a, A: S3Action<'a>>(
+        &'a self,
+        agent: &Agent,
+        target: Target<'a>,
+        mut action: A,
+        headers: &Headers<'a>,
+        payload: Payload<'_>,
+        attempt: Try,
+    ) -> Result<Answer<'a>> {
+        for (name, value) in headers {
+            action.headers_mut().insert(*name, *value);
+        }
+        let url = action.sign_with_time(SIGNATURE_LIFETIME, &self.context.now());
+        // The error itself could hold the URL.
+        let malformed = |_: ureq::http::Error| {
+            target.error(Kind::Invalid, "the key or a header cannot be sent by HTTP")
+        };
+        let uri = Uri::try_from(url.as_str()).map_err(|error| malformed(error.into()))?;
+        let method = Method::from_bytes(A::METHOD.to_str().as_bytes())
+            .expect("the five methods of rusty-s3 are methods of HTTP");
+
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        if let Some(length) = payload.length() {
+            request = request.header("content-length", length);
+            if length > ASK_FIRST_ABOVE_BYTES {
+                request = request.header("expect", "100-continue");
+            }
+        }
+        let mut reader = PayloadReader {
+            payload,
+            sent: 0,
+            context: &self.context,
+        };
+        let outcome = match reader.payload {
+            Payload::None => run(agent, request.body(()).map_err(malformed)?, attempt),
+            _ => {
+                let body = SendBody::from_reader(&mut reader);
+                run(agent, request.body(body).map_err(malformed)?, attempt)
+            }
+        };
+        match outcome {
+            Ok(response) => Ok(Answer {
+                client: self,
+                target,
+                response,
+            }),
+            Err(error) => Err(self.failed(error, &target)),
+        }
+    }
+
+    /// The error for a request or an answer that broke off.
+    fn failed(&self, error: ureq::Error, target: &Target<'_>) -> Error {
+        if let Err(stopped) = self.context.stop.check() {
+            return stopped;
+        }
+        // The host may have moved to another address.
+        self.addresses.forget();
+        transport(error, target)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+fn run(
+    agent: &Agent,
+    mut request: Request<impl AsSendBody>,
+    attempt: Try,
+) -> Result<Response<Body>, ureq::Error> {
+    if attempt.is_repeat() {
+        // No idle connection is younger than zero: this opens a new one.
+        request = agent
+            .configure_request(request)
+            .max_idle_age(Duration::ZERO)
+            .build();
+    }
+    agent.run(request)
+}
+
+/// Headers that are signed and sent: names in lower case, and values.
+pub(super) type Headers<'a> = Vec<(&'a str, &'a str)>;
+
+/// What a request sends behind its head.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    /// No body and no length, as of a `GET`.
+    None,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// A part of what is staged, read while it is sent.
+    Part(&'a Staged, Part),
+}
+
+impl Payload<'_> {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Part(_, part) => Some(part.size_bytes),
+        }
+    }
+}
+
+struct PayloadReader<'a> {
+    payload: Payload<'a>,
+    sent: u64,
+    context: &'a Context,
+}
+
+impl Read for PayloadReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.context.stop.check().map_err(io::Error::other)?;
+        let left = self.payload.length().unwrap_or(0) - self.sent;
+        let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let buffer = &mut buffer[..room];
+        let amount = match self.payload {
+            Payload::None => 0,
+            Payload::Bytes(mut bytes) => {
+                bytes = &bytes[bytes.len() - usize::try_from(left).unwrap_or(0)..];
+                bytes.read(buffer)?
+            }
+            Payload::Part(staged, part) => staged
+                .read_at(buffer, part.offset + self.sent)
+                .map_err(io::Error::other)?,
+        };
+        self.sent += amount as u64;
+        Ok(amount)
+    }
+}
+
+/// What the server said; its body is still to be read.
+pub(super) struct Answer<'a> {
+    client: &'a Client,
+    target: Target<'a>,
+    response: Response<Body>,
+}
+
+impl Answer<'_> {
+    /// The status code.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// A header's value, where it is UTF-8.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let value = self.response.headers().get(name)?;
+        std::str::from_utf8(value.as_bytes()).ok()
+    }
+
+    /// All headers whose value is UTF-8.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.response.headers().iter().filter_map(|(name, value)| {
+            let value = std::str::from_utf8(value.as_bytes()).ok()?;
+            Some((name.as_str(), value))
+        })
+    }
+
+    /// The length of the body, or that it would have had if this were no `HEAD`.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.header("content-length")?.parse().ok()
+    }
+
+    /// Reads on; 0 at the end of a whole body, and only there.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let (client, target) = (self.client, &self.target);
+        let read = self.response.body_mut().as_reader().read(buffer);
+        read.map_err(|error| client.failed(error.into(), target))
+    }
+
+    /// The whole body as text.
+    ///
+    /// # Errors
+    /// `Other`: it is longer than `limit_bytes` or not UTF-8. Those of [`read`](Self::read).
+    pub(super) fn text(&mut self, limit_bytes: usize) -> Result<String> {
+        let mut bytes = Vec::new();
+        let room = self.length().unwrap_or(0).min(limit_bytes as u64);
+        bytes.reserve_exact(usize::try_from(room).unwrap_or(0));
+        let mut buffer = [0; 8 << 10];
+        loop {
+            let amount = self.read(&mut buffer)?;
+            if amount == 0 {
+                break;
+            }
+            if bytes.len() + amount > limit_bytes {
+                let why = format!("the answer is longer than {limit_bytes} bytes");
+                return Err(self.target.error(Kind::Other, why));
+            }
+            bytes.extend_from_slice(&buffer[..amount]);
+        }
+        String::from_utf8(bytes)
+            .map_err(|_| self.target.error(Kind::Other, "the answer is not UTF-8"))
+    }
+
+    /// What kind of refusal this answer is.
+    pub(super) fn refusal(self) -> Refusal {
+        let now = self.client.context.now();
+        Refusal::read(self, now)
+    }
+
+    /// This answer as the error that goes up.
+    pub(super) fn error(self) -> Error {
+        let target = self.target;
+        self.refusal().into_error(&target)
+    }
+}
+
+/// The host's addresses, kept for the run: ureq would look them up before every request.
+#[derive(Debug, Clone, Default)]
+struct Addresses {
+    known: Arc<Mutex<Vec<(String, ResolvedSocketAddrs)>>>,
+}
+
+impl Addresses {
+    fn forget(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
+    }
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, addresses)) = known.iter().find(|(name, _)| name == host) {
+            return Ok(addresses.clone());
+        }
+        drop(known);
+        let found = DefaultResolver::default().resolve(uri, config, timeout);
+        let found = found.map_err(|error| match error {
+            // The system's resolver has no error kind of its own for a name that it does not know.
+            ureq::Error::Io(_) => ureq::Error::HostNotFound,
+            other => other,
+        })?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push((host.to_owned(), found.clone()));
+        Ok(found)
+    }
+}
+
+fn tls_config(verify: &Verify) -> Result<TlsConfig> {
+    let builder = TlsConfig::builder();
+    Ok(match verify {
+        Verify::Public => builder.root_certs(RootCerts::WebPki),
+        Verify::Off => builder.disable_verification(true),
+        Verify::Bundle(path) => builder.root_certs(RootCerts::new_with_certs(&read_bundle(path)?)),
+    }
+    .build())
+}
+
+fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let advice = "MINIO_VERIFY must be true, false, or the path of a PEM file with CA certificates";
+    let what = || format!("read the CA bundle {}", path.display());
+    let pem = fs::read(path).map_err(|error| {
+        Error::io(what(), error)
+            .with_kind(Kind::Invalid)
+            .advise(advice)
+    })?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(_) => {
+                return Err(Error::new(Kind::Invalid, what())
+                    .because("it is not PEM")
+                    .advise(advice));
+            }
+        }
+    }
+    if certificates.is_empty() {
+        return Err(Error::new(Kind::Invalid, what())
+            .because("it holds no certificate")
+            .advise(advice));
+    }
+    Ok(certificates)
+}
+
+/// An endpoint as it may be shown: without the credentials that a URL can hold.
+fn shown(endpoint: &Url) -> String {
+    let (scheme, host) = (endpoint.scheme(), endpoint.host_str().unwrap_or(""));
+    match endpoint.port() {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    }
+}

@@ -1,0 +1,458 @@
+//! What a refused or failed request means: its kind, and a text that names the endpoint, the
+//! bucket and the key, and says what to check.
+//!
+//! No text of ureq's or of the server's that may hold a URL with its query is ever passed on: the
+//! query of a presigned URL holds a signature.
+
+use std::fmt;
+use std::io;
+
+use instant_xml::FromXml;
+use jiff::Timestamp;
+use rustls::{CertificateError, InvalidMessage};
+use ureq::Timeout;
+
+use super::client::Answer;
+use crate::error::{Error, Kind};
+
+/// How much of an error's body is read.
+const BODY_LIMIT_BYTES: usize = 64 << 10;
+
+/// A clock that is further off is named in the advice.
+const SKEW_WORTH_TELLING_SECONDS: i64 = 60;
+
+/// What a request is about, for its error texts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The action: `get`, `put`, `list`, …
+    pub(super) verb: &'static str,
+    /// Scheme, host and port.
+    pub(super) endpoint: &'a str,
+    /// The bucket's name.
+    pub(super) bucket: &'a str,
+    /// The key, or the prefix of a listing, or empty.
+    pub(super) key: &'a str,
+}
+
+impl Target<'_> {
+    /// An error about this request.
+    pub(super) fn error(&self, kind: Kind, why: impl fmt::Display) -> Error {
+        Error::new(kind, self.to_string()).because(why.to_string())
+    }
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            verb,
+            endpoint,
+            bucket,
+            key,
+        } = self;
+        write!(f, "{verb} s3://{bucket}/{key} at {endpoint}")
+    }
+}
+
+/// The body of an error, and of a `200` that is one.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+#[derive(Debug, FromXml)]
+#[xml(rename = "Error")]
+struct ErrorBody {
+    #[xml(rename = "Code")]
+    code: String,
+    #[xml(rename = "Message")]
+    message: Option<String>,
+}
+
+/// An answer that is not the wanted one.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    code: String,
+    message: String,
+    /// Our clock less the server's.
+    skew_seconds: Option<i64>,
+    /// Where a redirect points, without its query.
+    pointed: Option<String>,
+    /// The server wants TLS and was spoken to without.
+    wants_tls: bool,
+}
+
+impl Refusal {
+    /// Reads what the server says; a body that cannot be read leaves only the status.
+    pub(super) fn read(mut answer: Answer<'_>, now: Timestamp) -> Self {
+        let header = |name| answer.header(name).unwrap_or_default().to_owned();
+        let mut refusal = Self {
+            status: answer.status(),
+            // MinIO says by these headers what the bodiless answer to a HEAD cannot.
+            code: header("x-minio-error-code"),
+            message: header("x-minio-error-desc").trim_matches('"').to_owned(),
+            skew_seconds: skew_seconds(&header("date"), now),
+            pointed: answer.header("location").map(without_query),
+            wants_tls: false,
+        };
+        if let Ok(text) = answer.text(BODY_LIMIT_BYTES) {
+            refusal.wants_tls = text.contains("HTTP request to an HTTPS server");
+            refusal.take_body(&text);
+        }
+        refusal
+    }
+
+    /// What a `200` says that holds an error, if it does.
+    pub(super) fn inside(text: &str) -> Option<Self> {
+        let mut refusal = Self {
+            status: 200,
+            code: String::new(),
+            message: String::new(),
+            skew_seconds: None,
+            pointed: None,
+            wants_tls: false,
+        };
+        refusal.take_body(text);
+        (!refusal.code.is_empty()).then_some(refusal)
+    }
+
+    fn take_body(&mut self, text: &str) {
+        if let Ok(body) = instant_xml::from_str::<ErrorBody>(text.trim_start()) {
+            self.code = body.code;
+            self.message = body.message.unwrap_or_default();
+        }
+        // A proxy may give the request back as part of its text.
+        if self.message.contains("X-Amz-") {
+            self.message.clear();
+        }
+    }
+
+    /// S3's error code, empty where the server gave none.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The error that goes up.
+    pub(super) fn into_error(self, target: &Target<'_>) -> Error {
+        let error = target.error(kind(self.status, &self.code), &self);
+        match self.advice(target) {
+            Some(advice) => error.advise(advice),
+            None => error,
+        }
+    }
+
+    fn advice(&self, target: &Target<'_>) -> Option<String> {
+        if self.wants_tls {
+            return Some("this port speaks https: MINIO_ENDPOINT must begin with https://".into());
+        }
+        let clock = match self.skew_seconds {
+            Some(skew) if skew.abs() >= SKEW_WORTH_TELLING_SECONDS => {
+                let side = if skew > 0 { "ahead of" } else { "behind" };
+                format!("; this clock is {} s {side} the server's", skew.abs())
+            }
+            _ => String::new(),
+        };
+        let text = match self.code.as_str() {
+            "InvalidAccessKeyId" => "check MINIO_ACCESS_KEY: the server knows no such key",
+            "SignatureDoesNotMatch" => {
+                "check MINIO_SECRET_KEY, and that no proxy on the way changes the request"
+            }
+            "RequestTimeTooSkewed" => "set the clock of this machine or of the server",
+            "AccessDenied" if self.message.contains("expired") => {
+                "set the clock of this machine or of the server"
+            }
+            "AccessDenied" if self.message.contains("not valid yet") => {
+                "set the clock of this machine or of the server"
+            }
+            "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError" => {
+                "check MINIO_REGION: it must be the server's own region"
+            }
+            "InvalidTokenId" | "ExpiredToken" | "InvalidToken" => {
+                "MINIO_SESSION_TOKEN is wrong or has expired: get new credentials"
+            }
+            "AccessDenied" => right_for(target.verb),
+            "NoSuchBucket" => "make the bucket, or correct its name; it is never made here",
+            "InvalidBucketName" => "correct the bucket's name in the rule",
+            "XMinioStorageFull" => "the server's disks are full",
+            "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" => "the bucket's quota is used up",
+            "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "TooManyRequests" => {
+                "the server is busy: lower `concurrency`, or try later"
+            }
+            "EntityTooLarge" => "the object is larger than the server takes",
+            "XMinioObjectExistsAsDirectory" | "XMinioParentIsObject" => {
+                "a key cannot be both an object and a directory of others"
+            }
+            _ => return self.advice_by_status(),
+        };
+        Some(format!("{text}{clock}"))
+    }
+
+    fn advice_by_status(&self) -> Option<String> {
+        let text = match self.status {
+            300..=399 => "redirects are not followed: MINIO_ENDPOINT must be the S3 port itself",
+            401 | 403 => "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the clock",
+            404 | 405 if self.code.is_empty() => {
+                "check that MINIO_ENDPOINT is the S3 port and not the console"
+            }
+            502 | 504 => "a proxy before the server cannot reach it",
+            503 => "the server is starting, stopping or busy",
+            _ => return None,
+        };
+        Some(text.into())
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if let Some(pointed) = &self.pointed {
+            write!(f, " redirect to {pointed}")?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message.trim_end_matches('.'))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the engine does about an answer.
+fn kind(status: u16, code: &str) -> Kind {
+    match code {
+        "NoSuchBucket" => return Kind::Missing,
+        "NoSuchKey" | "NoSuchVersion" => return Kind::Gone,
+        "PreconditionFailed" => return Kind::Exists,
+        "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" => {
+            return Kind::Storage;
+        }
+        "KeyTooLongError"
+        | "EntityTooLarge"
+        | "XMinioInvalidObjectName"
+        | "XMinioObjectExistsAsDirectory"
+        | "XMinioParentIsObject" => return Kind::Invalid,
+        // The body was hurt or cut on its way: nothing was stored.
+        "BadDigest" | "IncompleteBody" | "XAmzContentChecksumMismatch" => return Kind::Transient,
+        // With these codes a `200` may be an error, and S3 sends a timed out body as 400.
+        "InternalError"
+        | "SlowDown"
+        | "SlowDownRead"
+        | "SlowDownWrite"
+        | "ServiceUnavailable"
+        | "RequestTimeout"
+        | "XMinioServerTimedOut" => return Kind::Transient,
+        _ => {}
+    }
+    match status {
+        408 | 429 | 500 | 502 | 503 | 504 => Kind::Transient,
+        401 | 403 => Kind::Denied,
+        507 => Kind::Storage,
+        _ => Kind::Other,
+    }
+}
+
+fn right_for(verb: &str) -> &'static str {
+    match verb {
+        "list" => "the access key's policy must allow s3:ListBucket on the bucket",
+        "put" => "the access key's policy must allow s3:PutObject on the key",
+        "delete" => "the access key's policy must allow s3:DeleteObject on the key",
+        "abort the upload of" => {
+            "the access key's policy must allow s3:AbortMultipartUpload on the key"
+        }
+        "look for" => "the access key's policy must allow s3:ListBucket on the bucket",
+        _ => "the access key's policy must allow s3:GetObject on the key",
+    }
+}
+
+/// Seconds that our clock is ahead of the server's `Date`.
+fn skew_seconds(date: &str, now: Timestamp) -> Option<i64> {
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(now.as_second() - theirs.as_second())
+}
+
+/// A redirect's target, fit to be shown.
+fn without_query(location: &str) -> String {
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    let shown = &location[..end];
+    // Whatever stands before an `@` may be a password.
+    match (shown.find("://"), shown.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &shown[..scheme + 3], &shown[at + 1..])
+        }
+        _ => shown.to_owned(),
+    }
+}
+
+/// The error for a request that had no whole answer.
+pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
+    let (kind, why, advice) = match error {
+        ureq::Error::Io(error) => return io_error(error, target),
+        ureq::Error::Rustls(error) => tls_fault(&error),
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => (
+            Kind::Timeout,
+            "no connection within MINIO_CONNECT_TIMEOUT".to_owned(),
+            "check MINIO_ENDPOINT, firewalls and network policies",
+        ),
+        ureq::Error::Timeout(_) => (
+            Kind::Timeout,
+            "no byte of progress within MINIO_READ_TIMEOUT".to_owned(),
+            "the server or the network hangs; a slow server needs a longer MINIO_READ_TIMEOUT",
+        ),
+        ureq::Error::HostNotFound => (
+            Kind::Other,
+            "host not found".to_owned(),
+            "check the host name in MINIO_ENDPOINT, and DNS",
+        ),
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
+            Kind::Other,
+            "the answer is not HTTP as it should be".to_owned(),
+            "check that MINIO_ENDPOINT is the S3 port, and its scheme",
+        ),
+        ureq::Error::Tls(text) => (Kind::Other, text.to_owned(), TLS_ADVICE),
+        // The texts of all others may hold the URL.
+        _ => (
+            Kind::Other,
+            "the request could not be made".to_owned(),
+            "check MINIO_ENDPOINT",
+        ),
+    };
+    target.error(kind, why).advise(advice)
+}
+
+const TLS_ADVICE: &str = "check the scheme of MINIO_ENDPOINT and the server's TLS settings";
+
+fn io_error(error: io::Error, target: &Target<'_>) -> Error {
+    // Our own reader of a body hands its error through ureq.
+    let error = match error.downcast::<Error>() {
+        Ok(own) => return own,
+        Err(error) => error,
+    };
+    let inner = error.get_ref();
+    if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        let (kind, why, advice) = tls_fault(fault);
+        return target.error(kind, why).advise(advice);
+    }
+    let (kind, why, advice) = match error.kind() {
+        io::ErrorKind::ConnectionRefused => (
+            Kind::Transient,
+            "connection refused",
+            "nothing listens there: check the port in MINIO_ENDPOINT and that the server runs",
+        ),
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected => (
+            Kind::Transient,
+            "connection reset",
+            "the server or a proxy broke off: look at its log",
+        ),
+        io::ErrorKind::UnexpectedEof => (
+            Kind::Transient,
+            "the server closed the connection too early",
+            "the server or a proxy broke off: look at its log",
+        ),
+        io::ErrorKind::TimedOut => (
+            Kind::Timeout,
+            "connection timed out",
+            "check MINIO_ENDPOINT, firewalls and network policies",
+        ),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => (
+            Kind::Other,
+            "host unreachable",
+            "check MINIO_ENDPOINT, routes and network policies",
+        ),
+        // The system's own text holds no URL.
+        _ if error.raw_os_error().is_some() => {
+            return target.error(Kind::Other, error);
+        }
+        _ => (Kind::Other, "the request failed", "check MINIO_ENDPOINT"),
+    };
+    target.error(kind, why).advise(advice)
+}
+
+fn tls_fault(error: &rustls::Error) -> (Kind, String, &'static str) {
+    let advice = match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            "no trusted CA signed the server's certificate: MINIO_VERIFY must name a PEM file \
+             with the CA's certificate"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the server's certificate is for other host names than the one in MINIO_ENDPOINT",
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => "renew the server's certificate, or set the clock of this machine",
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "this port does not speak https: MINIO_ENDPOINT must begin with http://"
+        }
+        _ => TLS_ADVICE,
+    };
+    (Kind::Other, format!("TLS: {error}"), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_follows_from_code_then_status() {
+        let cases = [
+            (404, "NoSuchBucket", Kind::Missing),
+            (404, "NoSuchKey", Kind::Gone),
+            (412, "PreconditionFailed", Kind::Exists),
+            (507, "XMinioStorageFull", Kind::Storage),
+            (200, "InternalError", Kind::Transient),
+            (400, "RequestTimeout", Kind::Transient),
+            (408, "", Kind::Transient),
+            (429, "", Kind::Transient),
+            (500, "", Kind::Transient),
+            (502, "", Kind::Transient),
+            (503, "SlowDown", Kind::Transient),
+            (504, "", Kind::Transient),
+            (501, "NotImplemented", Kind::Other),
+            (403, "AccessDenied", Kind::Denied),
+            (400, "EntityTooLarge", Kind::Invalid),
+            (418, "", Kind::Other),
+        ];
+        for (status, code, expected) in cases {
+            assert_eq!(kind(status, code), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn redirect_is_shown_without_query_and_password() {
+        let cases = [
+            ("https://m/a/b?X-Amz-Signature=1", "https://m/a/b"),
+            ("/minio/?X-Amz-Signature=1#f", "/minio/"),
+            ("http://user:pass@m:9000/a", "http://m:9000/a"),
+            ("/a@b", "/a@b"),
+        ];
+        for (location, shown) in cases {
+            assert_eq!(without_query(location), shown);
+        }
+    }
+
+    #[test]
+    fn clock_skew_is_read_from_the_date_header() {
+        let now: Timestamp = "2026-11-21T10:20:00Z".parse().expect("a time");
+        let skew = skew_seconds("Sat, 21 Nov 2026 10:00:00 GMT", now);
+        assert_eq!(skew, Some(1200));
+        assert_eq!(skew_seconds("yesterday", now), None);
+    }
+
+    #[test]
+    fn text_that_repeats_a_presigned_url_is_dropped() {
+        let refusal = Refusal::inside(
+            "<Error><Code>Odd</Code><Message>GET /a?X-Amz-Signature=0af1</Message></Error>",
+        );
+        assert_eq!(refusal.expect("an error").to_string(), "200 Odd");
+    }
+
+    #[test]
+    fn answer_that_is_no_error_is_none() {
+        assert!(Refusal::inside("<ListBucketResult></ListBucketResult>").is_none());
+        assert!(Refusal::inside("").is_none());
+    }
+}

@@ -1,0 +1,233 @@
+//! Reading an object: into a stage, verified by length and by the best digest that the server
+//! promises; or beside one, byte for byte.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::client::{Answer, BUFFER_BYTES, Headers, Payload};
+use super::error::Target;
+use super::{CHECKSUM_MODE, S3Store, etag_of};
+use crate::error::{Error, Kind, Result};
+use crate::object::{Attributes, Entry, Version};
+use crate::stage::{Algorithm, Stage, Staged};
+use crate::store::Fetched;
+
+/// What is kept beside the contents, apart from `x-amz-meta-*`.
+const ATTRIBUTES: [&str; 6] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+];
+
+impl S3Store {
+    /// Copies the whole object into `stage` and verifies it.
+    pub(super) fn fetch_object(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
+        let key = self.key(&entry.name)?;
+        let target = self.target("get", &key);
+        self.client.tries(|attempt| {
+            let headers: Headers<'_> = vec![CHECKSUM_MODE];
+            let action = self.bucket.get_object(self.client.credentials(), &key);
+            let mut answer = self
+                .client
+                .send(target, action, &headers, Payload::None, attempt)?;
+            match answer.status() {
+                200 => {}
+                404 => return Err(self.not_found(answer, &target)),
+                206 => {
+                    let why = "206: a part of the object where the whole was asked for";
+                    return Err(target.error(Kind::Other, why));
+                }
+                _ => return Err(answer.error()),
+            }
+            let facts = Facts::read(&answer, &target, entry)?;
+            let promised = facts.promise.as_ref().map(|promise| promise.algorithm);
+            stage.begin(facts.size_bytes, promised)?;
+            let mut buffer = vec![0; BUFFER_BYTES];
+            loop {
+                match answer.read(&mut buffer)? {
+                    0 => break,
+                    amount => stage.write(&buffer[..amount])?,
+                }
+            }
+            let (staged, digest) = stage.finish()?;
+            if let (Some(promise), Some(digest)) = (&facts.promise, digest) {
+                promise.compare(&digest, &target)?;
+            }
+            Ok(Fetched {
+                staged,
+                version: facts.version,
+                attributes: attributes(&answer),
+            })
+        })
+    }
+
+    /// Whether the object is there and holds byte for byte what is staged.
+    pub(super) fn object_holds(&self, key: &str, staged: &Staged) -> Result<bool> {
+        let Some(head) = self.head(key)? else {
+            return Ok(false);
+        };
+        if head.size_bytes != staged.size_bytes() {
+            return Ok(false);
+        }
+        // Two that differ here need not be read; two that do not are.
+        if head
+            .crc64
+            .is_some_and(|stored| stored != crc64_text(staged.crc64()))
+        {
+            return Ok(false);
+        }
+        let target = self.target("get", key);
+        self.client.tries(|attempt| {
+            let action = self.bucket.get_object(self.client.credentials(), key);
+            let mut answer =
+                self.client
+                    .send(target, action, &Headers::new(), Payload::None, attempt)?;
+            match answer.status() {
+                200 => same_bytes(&mut answer, staged),
+                404 => match self.not_found(answer, &target) {
+                    error if error.kind() == Kind::Gone => Ok(false),
+                    error => Err(error),
+                },
+                _ => Err(answer.error()),
+            }
+        })
+    }
+
+    /// A 404 is the key's or the bucket's; where the answer does not say, the bucket is looked at.
+    fn not_found(&self, answer: Answer<'_>, target: &Target<'_>) -> Error {
+        use crate::store::Store as _;
+        let refusal = answer.refusal();
+        if !refusal.code().is_empty() {
+            return refusal.into_error(target);
+        }
+        match self.exists() {
+            Ok(()) => refusal.into_error(target).with_kind(Kind::Gone),
+            Err(error) => error,
+        }
+    }
+}
+
+/// What the head of an answer says about the body that follows.
+struct Facts {
+    size_bytes: u64,
+    version: Version,
+    promise: Option<Promise>,
+}
+
+impl Facts {
+    fn read(answer: &Answer<'_>, target: &Target<'_>, entry: &Entry) -> Result<Self> {
+        let missing = |what| target.error(Kind::Other, format!("the answer has no {what}"));
+        let size_bytes = answer.length().ok_or_else(|| missing("Content-Length"))?;
+        let etag = etag_of(answer).ok_or_else(|| missing("ETag"))?;
+        let version = Version::Object { etag: etag.into() };
+        if version == entry.version && size_bytes != entry.size_bytes {
+            let listed = entry.size_bytes;
+            let why = format!("{size_bytes} bytes announced, but {listed} listed for this ETag");
+            return Err(target.error(Kind::Other, why));
+        }
+        Ok(Self {
+            size_bytes,
+            version,
+            promise: Promise::best(answer, etag),
+        })
+    }
+}
+
+/// A digest of the whole object that the server gave before the body.
+struct Promise {
+    algorithm: Algorithm,
+    digest: Vec<u8>,
+}
+
+impl Promise {
+    /// The cheapest to verify: CRC-64/NVME is computed anyway.
+    fn best(answer: &Answer<'_>, etag: &str) -> Option<Self> {
+        let stored = |name, algorithm, bytes| {
+            let digest = BASE64.decode(whole_checksum(answer, name)?).ok()?;
+            (digest.len() == bytes).then_some(Self { algorithm, digest })
+        };
+        stored("x-amz-checksum-crc64nvme", Algorithm::Crc64Nvme, 8)
+            .or_else(|| md5(answer, etag))
+            .or_else(|| stored("x-amz-checksum-sha256", Algorithm::Sha256, 32))
+            .or_else(|| stored("x-amz-checksum-crc32c", Algorithm::Crc32c, 4))
+            .or_else(|| stored("x-amz-checksum-crc32", Algorithm::Crc32, 4))
+    }
+
+    fn compare(&self, digest: &[u8], target: &Target<'_>) -> Result<()> {
+        if self.digest == digest {
+            return Ok(());
+        }
+        let (algorithm, promised, got) = (self.algorithm, hex(&self.digest), hex(digest));
+        let why = format!("{algorithm:?} {promised} promised, {got} received");
+        Err(target.error(Kind::Transient, why))
+    }
+}
+
+/// The MD5 that an `ETag` is, unless the object came in parts or under a key of its own.
+fn md5(answer: &Answer<'_>, etag: &str) -> Option<Promise> {
+    let own_key = answer
+        .header("x-amz-server-side-encryption")
+        .is_some_and(|method| method.starts_with("aws:kms"))
+        || answer
+            .header("x-amz-server-side-encryption-customer-algorithm")
+            .is_some();
+    if own_key || etag.len() != 32 {
+        return None;
+    }
+    let byte = |at: usize| u8::from_str_radix(etag.get(at..at + 2)?, 16).ok();
+    let digest = (0..32).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    Some(Promise {
+        algorithm: Algorithm::Md5,
+        digest,
+    })
+}
+
+/// A stored checksum of the whole object; one of its parts' checksums says nothing here.
+pub(super) fn whole_checksum<'a>(answer: &'a Answer<'_>, name: &str) -> Option<&'a str> {
+    let composite = answer.header("x-amz-checksum-type") == Some("COMPOSITE");
+    answer
+        .header(name)
+        .filter(|value| !composite && !value.contains('-'))
+}
+
+/// A CRC-64/NVME as it stands in headers.
+pub(super) fn crc64_text(crc64: u64) -> String {
+    BASE64.encode(crc64.to_be_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn attributes(answer: &Answer<'_>) -> Attributes {
+    let headers = answer
+        .headers()
+        .filter(|(name, _)| ATTRIBUTES.contains(name) || name.starts_with("x-amz-meta-"))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    Attributes { headers }
+}
+
+fn same_bytes(answer: &mut Answer<'_>, staged: &Staged) -> Result<bool> {
+    let mut theirs = vec![0; BUFFER_BYTES];
+    let mut ours = vec![0; BUFFER_BYTES];
+    let mut offset = 0;
+    loop {
+        let amount = answer.read(&mut theirs)?;
+        if amount == 0 {
+            return Ok(offset == staged.size_bytes());
+        }
+        let mut compared = 0;
+        while compared < amount {
+            let read = staged.read_at(&mut ours[..amount - compared], offset)?;
+            if read == 0 || theirs[compared..compared + read] != ours[..read] {
+                return Ok(false);
+            }
+            compared += read;
+            offset += read as u64;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Listing: page by page, in key order, and nothing of it to be acted on unless all of it makes
+//! sense.
+
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+use rusty_s3::actions::list_objects_v2::{
+    ListObjectsContent, ListObjectsV2, ListObjectsV2Response,
+};
+
+use super::client::{Headers, Payload};
+use super::error::{Refusal, Target};
+use super::{S3Store, unquoted};
+use crate::error::{Kind, Result};
+use crate::object::{Entry, Name, Version};
+use crate::store::{Listed, Scope};
+
+/// Keys on the first page: what a rule with the default `max_items` needs, and some that do not
+/// match.
+const FIRST_PAGE_KEYS: usize = 250;
+
+/// Keys on each further page. Half of what the server would give: all rules list at once, and a
+/// page is in memory whole.
+const PAGE_KEYS: usize = 500;
+
+/// What one key may take on a page: 1024 bytes, each as `%XX`, and its other facts.
+const KEY_LIMIT_BYTES: usize = 4 << 10;
+
+/// So many pages in a row may be empty though truncated, then the server is not believed.
+const EMPTY_PAGES_MAX: usize = 100;
+
+impl S3Store {
+    /// Gives each candidate to `sink`, in key order, until that breaks.
+    pub(super) fn list_pages(
+        &self,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
+        let target = self.target("list", &self.prefix);
+        let broken = |why: String| {
+            target
+                .error(Kind::Other, why)
+                .advise("nothing of this listing is used; look at the server or a proxy before it")
+        };
+        let mut token: Option<String> = None;
+        let mut last_key = String::new();
+        let mut empty_pages = 0;
+        loop {
+            let page = self.page(scope.recursive, token.as_deref(), &target)?;
+            let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
+            for content in page.contents {
+                if content.key <= last_key {
+                    let (key, last) = (content.key, last_key);
+                    return Err(broken(format!("{key:?} is listed behind {last:?}")));
+                }
+                last_key.clone_from(&content.key);
+                let entry = self.candidate(content, scope).map_err(broken)?;
+                if let Some(entry) = entry
+                    && sink(entry).is_break()
+                {
+                    return Ok(Listed::Stopped);
+                }
+            }
+            empty_pages = if is_empty { empty_pages + 1 } else { 0 };
+            match page.next_continuation_token {
+                None => return Ok(Listed::Complete),
+                Some(next) if token.as_ref() == Some(&next) => {
+                    return Err(broken("the continuation token is repeated".into()));
+                }
+                Some(_) if empty_pages > EMPTY_PAGES_MAX => {
+                    return Err(broken("page after page is empty".into()));
+                }
+                next => token = next,
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        recursive: bool,
+        token: Option<&str>,
+        target: &Target<'_>,
+    ) -> Result<ListObjectsV2Response> {
+        let keys = token.map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
+        self.client.tries(|attempt| {
+            let mut action = self.bucket.list_objects_v2(self.client.credentials());
+            action.with_max_keys(keys);
+            if !self.prefix.is_empty() {
+                action.with_prefix(self.prefix.as_str());
+            }
+            if !recursive {
+                action.with_delimiter("/");
+            }
+            if let Some(token) = token {
+                action.with_continuation_token(token);
+            }
+            let target = self.target(target.verb, target.key);
+            let mut answer =
+                self.client
+                    .send(target, action, &Headers::new(), Payload::None, attempt)?;
+            if answer.status() != 200 {
+                return Err(answer.error());
+            }
+            let text = answer.text(keys * KEY_LIMIT_BYTES)?;
+            ListObjectsV2::parse_response(&text).map_err(|error| match Refusal::inside(&text) {
+                Some(refusal) => refusal.into_error(&target),
+                None => target.error(Kind::Other, format!("the listing does not parse: {error}")),
+            })
+        })
+    }
+
+    /// The entry of a listed key, `None` where it is no candidate; an error where it makes no
+    /// sense.
+    fn candidate(
+        &self,
+        content: ListObjectsContent,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Entry>, String> {
+        let ListObjectsContent {
+            key,
+            size,
+            etag,
+            last_modified,
+            ..
+        } = content;
+        let Some(rest) = key.strip_prefix(&self.prefix) else {
+            return Err(format!("{key:?} is not under the prefix"));
+        };
+        let without = |what: &str| format!("{key:?} is listed without {what}");
+        let size_bytes = size.ok_or_else(|| without("its size"))?;
+        let etag = etag.ok_or_else(|| without("its ETag"))?;
+        let modified: Timestamp = last_modified
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| without("its time"))?;
+
+        let is_directory = rest.is_empty() || rest.ends_with('/');
+        let is_excluded = self
+            .excluded_prefix
+            .as_ref()
+            .is_some_and(|excluded| key.starts_with(excluded));
+        let is_deeper = !scope.recursive && rest.contains('/');
+        if is_directory || is_excluded || is_deeper {
+            return Ok(None);
+        }
+        let name = Name::new(rest.as_bytes()).ok_or_else(|| format!("{key:?} is no key"))?;
+        if !(scope.wanted)(&name) {
+            return Ok(None);
+        }
+        Ok(Some(Entry {
+            name,
+            size_bytes,
+            modified,
+            version: Version::Object {
+                etag: unquoted(&etag).into(),
+            },
+        }))
+    }
+}
