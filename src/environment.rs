@@ -1,14 +1,93 @@
-//! What a run is told by its environment: here only how to reach MinIO.
+//! PURE: what the environment says (SPEC section 2). Values come through a lookup function, never
+//! from the process itself.
+//!
+//! Values are trimmed and empty ones are absent: a Secret with a trailing newline works. No value
+//! of `MINIO_*` but the harmless ones is ever part of a message.
 
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
+use jiff::tz::TimeZone;
+use url::{Host, Url};
 
-/// How to reach MinIO and who we are there.
+use crate::config::Problems;
+
+/// Where the config is when nothing else is said.
+pub const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
+/// Where Kubernetes reads a container's last words.
+pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
+
+const DEFAULT_REGION: &str = "us-east-1";
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A day: more is a unit mistaken.
+const MAX_TIMEOUT_SECONDS: f64 = 86_400.0;
+const MAX_UMASK: u32 = 0o777;
+
+/// The variables that [`Environment::connection`] needs later.
+const CONNECTION: &[&str] = &[
+    "MINIO_ENDPOINT",
+    "MINIO_ACCESS_KEY",
+    "MINIO_SECRET_KEY",
+    "MINIO_SESSION_TOKEN",
+    "MINIO_REGION",
+    "MINIO_VERIFY",
+    "MINIO_ADDRESSING_STYLE",
+    "MINIO_CONNECT_TIMEOUT",
+    "MINIO_READ_TIMEOUT",
+];
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which log lines there are; each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What will be tried again or looks wrong.
+    Warn,
+    /// What was done.
+    Info,
+    /// Why it was decided so.
+    Debug,
+}
+
+/// What the environment says about everything but the connection.
 #[derive(Clone)]
+pub struct Environment {
+    /// `MINIO_BUCKET`: for rules that have no bucket; not checked before a rule uses it.
+    pub bucket: Option<String>,
+    /// `TZ`; UTC where it is not set.
+    pub zone: TimeZone,
+    /// `TMPDIR`, else `/tmp`: where staging files go.
+    pub temp_dir: PathBuf,
+    /// `BOTS_MOVER_UMASK`; `None` leaves the inherited one.
+    pub umask: Option<u32>,
+    /// `BOTS_MOVER_CONFIG`, else [`DEFAULT_CONFIG_PATH`]; `-` is standard input.
+    pub config_path: PathBuf,
+    /// `BOTS_MOVER_LOG_FORMAT`; text where it is not set.
+    pub log_format: LogFormat,
+    /// `BOTS_MOVER_LOG_LEVEL`; info where it is not set.
+    pub log_level: LogLevel,
+    /// `BOTS_MOVER_TERMINATION_LOG`, else [`DEFAULT_TERMINATION_LOG`].
+    pub termination_log: PathBuf,
+    connection: Vec<(&'static str, OsString)>,
+}
+
+/// All that is needed to speak to `MinIO`. Its `Debug` shows no secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// `MINIO_ENDPOINT`: scheme, host and port.
+    /// Scheme, host and port; its path is `/`.
     pub endpoint: Url,
     /// `MINIO_ACCESS_KEY`.
     pub access_key: String,
@@ -22,28 +101,512 @@ pub struct Connection {
     pub verify: Verify,
     /// `MINIO_ADDRESSING_STYLE`.
     pub style: Addressing,
-    /// `MINIO_CONNECT_TIMEOUT`: until a connection stands, TLS included.
+    /// `MINIO_CONNECT_TIMEOUT`.
     pub connect_timeout: Duration,
     /// `MINIO_READ_TIMEOUT`: without a single byte of progress.
     pub read_timeout: Duration,
 }
 
-/// Which certificates are believed.
+/// Which certificates are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
-    /// Those that a public CA signed.
+    /// Those of public authorities.
     Public,
-    /// All.
+    /// All: nothing is verified.
     Off,
-    /// Those that a CA in this PEM file signed.
+    /// Those of the authorities in this PEM file.
     Bundle(PathBuf),
 }
 
-/// Where the bucket's name stands in a URL.
+/// Where a bucket's name stands in a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
-    /// In the path.
+    /// `http://host/bucket/key`.
     Path,
-    /// In the host name.
+    /// `http://bucket.host/key`.
     Virtual,
+}
+
+impl LogFormat {
+    /// `text` or `json`.
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+impl LogLevel {
+    /// `error`, `warn`, `info` or `debug`.
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "error" => Some(Self::Error),
+            "warn" => Some(Self::Warn),
+            "info" => Some(Self::Info),
+            "debug" => Some(Self::Debug),
+            _ => None,
+        }
+    }
+}
+
+impl Environment {
+    /// Reads all variables.
+    ///
+    /// # Errors
+    /// All that is wrong with them at once, but for those of [`Environment::connection`].
+    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Problems> {
+        let mut reader = Reader {
+            lookup,
+            problems: Vec::new(),
+        };
+        let connection = CONNECTION
+            .iter()
+            .filter_map(|name| Some((*name, reader.raw(name)?)))
+            .collect();
+        let environment = Self {
+            bucket: reader.text("MINIO_BUCKET"),
+            zone: reader.zone(),
+            temp_dir: reader.path("TMPDIR", "/tmp"),
+            umask: reader.parsed("BOTS_MOVER_UMASK", "an octal number up to 777", umask),
+            config_path: reader.path("BOTS_MOVER_CONFIG", DEFAULT_CONFIG_PATH),
+            log_format: reader
+                .parsed("BOTS_MOVER_LOG_FORMAT", "text, json", LogFormat::named)
+                .unwrap_or(LogFormat::Text),
+            log_level: reader
+                .parsed(
+                    "BOTS_MOVER_LOG_LEVEL",
+                    "error, warn, info, debug",
+                    LogLevel::named,
+                )
+                .unwrap_or(LogLevel::Info),
+            termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
+            connection,
+        };
+        reader.finish(Some(environment))
+    }
+
+    /// How to speak to `MinIO`; to be asked only when a rule uses s3.
+    ///
+    /// # Errors
+    /// All that is missing or wrong at once.
+    pub fn connection(&self) -> Result<Connection, Problems> {
+        let lookup = |name: &str| {
+            let (_, value) = self.connection.iter().find(|(known, _)| *known == name)?;
+            Some(value.clone())
+        };
+        let mut reader = Reader {
+            lookup: &lookup,
+            problems: Vec::new(),
+        };
+        let endpoint = reader.endpoint();
+        let access_key = reader.secret("MINIO_ACCESS_KEY", true);
+        let secret_key = reader.secret("MINIO_SECRET_KEY", true);
+        let session_token = reader.secret("MINIO_SESSION_TOKEN", false);
+        let region = reader
+            .text("MINIO_REGION")
+            .unwrap_or_else(|| DEFAULT_REGION.into());
+        let verify = reader
+            .parsed(
+                "MINIO_VERIFY",
+                "true, false, or the path of a PEM file with a `/` in it",
+                verify,
+            )
+            .unwrap_or(Verify::Public);
+        let style = reader
+            .parsed("MINIO_ADDRESSING_STYLE", "path, virtual", style)
+            .unwrap_or(Addressing::Path);
+        let connect_timeout = reader.timeout("MINIO_CONNECT_TIMEOUT", DEFAULT_CONNECT_TIMEOUT);
+        let read_timeout = reader.timeout("MINIO_READ_TIMEOUT", DEFAULT_READ_TIMEOUT);
+        if style == Addressing::Virtual
+            && let Some(Host::Ipv4(_) | Host::Ipv6(_)) = endpoint.as_ref().and_then(Url::host)
+        {
+            reader.problem(
+                "MINIO_ADDRESSING_STYLE",
+                "found virtual with an IP address as MINIO_ENDPOINT; allowed: path, or a host name",
+            );
+        }
+        let required = endpoint.zip(access_key).zip(secret_key);
+        let connection = required.map(|((endpoint, access_key), secret_key)| Connection {
+            endpoint,
+            access_key,
+            secret_key,
+            session_token,
+            region,
+            verify,
+            style,
+            connect_timeout,
+            read_timeout,
+        });
+        reader.finish(connection)
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("bucket", &self.bucket)
+            .field("zone", &self.zone)
+            .field("temp_dir", &self.temp_dir)
+            .field("umask", &self.umask)
+            .field("config_path", &self.config_path)
+            .field("log_format", &self.log_format)
+            .field("log_level", &self.log_level)
+            .field("termination_log", &self.termination_log)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint.as_str())
+            .field("region", &self.region)
+            .field("verify", &self.verify)
+            .field("style", &self.style)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads variables one by one and collects what is wrong.
+struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, name: &str, text: impl fmt::Display) {
+        self.problems.push(format!("{name}: {text}"));
+    }
+
+    fn finish<T>(self, whole: Option<T>) -> Result<T, Problems> {
+        match whole {
+            Some(whole) if self.problems.is_empty() => Ok(whole),
+            _ => Err(Problems::new(self.problems)),
+        }
+    }
+
+    /// Trimmed where it is text; `None` where nothing is left.
+    fn raw(&self, name: &str) -> Option<OsString> {
+        let value = (self.lookup)(name)?;
+        let value = value
+            .to_str()
+            .map(|text| text.trim().into())
+            .unwrap_or(value);
+        (!value.as_bytes().is_empty()).then_some(value)
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        let text = self.raw(name)?.into_string();
+        text.map_err(|_| self.problem(name, "found bytes that are no text; allowed: UTF-8"))
+            .ok()
+    }
+
+    fn path(&self, name: &str, default: &str) -> PathBuf {
+        self.raw(name).unwrap_or_else(|| default.into()).into()
+    }
+
+    /// A value that is no secret, so it is shown when it is wrong.
+    fn parsed<T>(
+        &mut self,
+        name: &str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        let value = parse(&text);
+        if value.is_none() {
+            self.problem(name, format_args!("found {text:?}; allowed: {allowed}"));
+        }
+        value
+    }
+
+    fn zone(&mut self) -> TimeZone {
+        let allowed = "a name of the IANA time zone database such as Europe/Berlin, UTC, or not \
+                       set (UTC)";
+        let zone = |text: &str| TimeZone::get(text.strip_prefix(':').unwrap_or(text)).ok();
+        self.parsed("TZ", allowed, zone).unwrap_or(TimeZone::UTC)
+    }
+
+    fn timeout(&mut self, name: &str, default: Duration) -> Duration {
+        let allowed = "seconds above 0 and up to 86400, such as 10, 10s or 0.5";
+        self.parsed(name, allowed, seconds).unwrap_or(default)
+    }
+
+    /// A value that goes into a header and never into a message.
+    fn secret(&mut self, name: &str, is_required: bool) -> Option<String> {
+        if is_required && self.raw(name).is_none() {
+            self.problem(name, "not set; set it, a rule uses s3");
+        }
+        let text = self.text(name)?;
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            self.problem(
+                name,
+                "found a blank or control character inside the value; allowed: none (is it two \
+                 values, or a whole file?)",
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    fn endpoint(&mut self) -> Option<Url> {
+        const NAME: &str = "MINIO_ENDPOINT";
+        const ALLOWED: &str = "allowed: http://host:port or https://host:port";
+        if self.raw(NAME).is_none() {
+            self.problem(NAME, "not set; set it, a rule uses s3");
+        }
+        let text = self.text(NAME)?;
+        let url = if text.contains("://") {
+            text
+        } else {
+            format!("http://{text}")
+        };
+        // What is wrong may be or hold a password, so nothing of it is shown.
+        let Ok(url) = Url::parse(&url) else {
+            self.problem(NAME, format_args!("found no valid URL; {ALLOWED}"));
+            return None;
+        };
+        let mut refuse = |what: &str| {
+            self.problem(NAME, format_args!("found {what}; {ALLOWED}"));
+        };
+        let sound = [
+            (
+                matches!(url.scheme(), "http" | "https"),
+                "another scheme than http or https",
+            ),
+            (
+                url.username().is_empty() && url.password().is_none(),
+                "a user or password (these go into MINIO_ACCESS_KEY and MINIO_SECRET_KEY)",
+            ),
+            (
+                matches!(url.path(), "" | "/"),
+                "a path (a bucket goes into the rules; MinIO is not served below a path)",
+            ),
+            (
+                url.query().is_none() && url.fragment().is_none(),
+                "a query or fragment",
+            ),
+            (url.has_host(), "no host"),
+        ];
+        for (_, what) in sound.iter().filter(|(is_sound, _)| !is_sound) {
+            refuse(what);
+        }
+        sound.iter().all(|(is_sound, _)| *is_sound).then_some(url)
+    }
+}
+
+fn umask(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mask| is_octal && *mask <= MAX_UMASK)
+}
+
+fn verify(text: &str) -> Option<Verify> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Some(Verify::Public),
+        "false" => Some(Verify::Off),
+        _ => text.contains('/').then(|| Verify::Bundle(text.into())),
+    }
+}
+
+fn style(text: &str) -> Option<Addressing> {
+    match text {
+        "path" => Some(Addressing::Path),
+        "virtual" => Some(Addressing::Virtual),
+        _ => None,
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s').unwrap_or(text).trim_end();
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds: f64 = number.parse().ok().filter(|_| is_plain)?;
+    let allowed = seconds <= MAX_TIMEOUT_SECONDS;
+    let duration = Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|_| allowed)?;
+    (!duration.is_zero()).then_some(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Environment, Problems> {
+        Environment::read(&|name| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some(value.into())
+        })
+    }
+
+    fn connection(more: &[(&str, &str)]) -> Result<Connection, String> {
+        let mut variables = more.to_vec();
+        variables.extend([
+            ("MINIO_ENDPOINT", "minio:9000"),
+            ("MINIO_ACCESS_KEY", "access\n"),
+            ("MINIO_SECRET_KEY", " hush \n"),
+        ]);
+        let environment = read(&variables).expect("an environment");
+        environment.connection().map_err(|all| all.to_string())
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let environment = read(&[("TZ", ""), ("MINIO_BUCKET", " \n")]).expect("an environment");
+        assert_eq!(environment.bucket, None);
+        assert_eq!(environment.zone, TimeZone::UTC);
+        assert_eq!(environment.temp_dir, PathBuf::from("/tmp"));
+        assert_eq!(environment.umask, None);
+        assert_eq!(environment.config_path, PathBuf::from(DEFAULT_CONFIG_PATH));
+        assert_eq!(environment.log_format, LogFormat::Text);
+        assert_eq!(environment.log_level, LogLevel::Info);
+        let log = PathBuf::from(DEFAULT_TERMINATION_LOG);
+        assert_eq!(environment.termination_log, log);
+        let missing = environment.connection().expect_err("no connection");
+        let expected = ["MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"]
+            .map(|name| format!("{name}: not set; set it, a rule uses s3"));
+        assert_eq!(missing.lines(), expected);
+    }
+
+    #[test]
+    fn values_are_read_and_trimmed() {
+        let environment = read(&[
+            ("MINIO_BUCKET", "edi\n"),
+            ("TZ", ":Europe/Berlin"),
+            ("TMPDIR", "/staging"),
+            ("BOTS_MOVER_UMASK", "0027"),
+            ("BOTS_MOVER_CONFIG", "-"),
+            ("BOTS_MOVER_LOG_FORMAT", "json"),
+            ("BOTS_MOVER_LOG_LEVEL", "debug"),
+            ("BOTS_MOVER_TERMINATION_LOG", "/t"),
+        ])
+        .expect("an environment");
+        assert_eq!(environment.bucket.as_deref(), Some("edi"));
+        assert_eq!(environment.zone.iana_name(), Some("Europe/Berlin"));
+        assert_eq!(environment.temp_dir, PathBuf::from("/staging"));
+        assert_eq!(environment.umask, Some(0o027));
+        assert_eq!(environment.config_path, PathBuf::from("-"));
+        assert_eq!(environment.log_format, LogFormat::Json);
+        assert_eq!(environment.log_level, LogLevel::Debug);
+        assert_eq!(environment.termination_log, PathBuf::from("/t"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let wrong = read(&[
+            ("TZ", "Europe/Berlyn"),
+            ("BOTS_MOVER_UMASK", "0888"),
+            ("BOTS_MOVER_LOG_FORMAT", "xml"),
+            ("BOTS_MOVER_LOG_LEVEL", "trace"),
+        ])
+        .expect_err("problems")
+        .to_string();
+        let lines: Vec<&str> = wrong.lines().collect();
+        assert!(lines[0].starts_with(r#"TZ: found "Europe/Berlyn"; allowed: a name"#));
+        assert!(lines[1].starts_with("BOTS_MOVER_UMASK: found \"0888\"; allowed: an octal"));
+        assert_eq!(
+            lines[2],
+            "BOTS_MOVER_LOG_FORMAT: found \"xml\"; allowed: text, json"
+        );
+        assert!(lines[3].starts_with("BOTS_MOVER_LOG_LEVEL: found \"trace\""));
+        assert_eq!(lines.len(), 4);
+        assert!(read(&[("BOTS_MOVER_UMASK", "1000")]).is_err());
+    }
+
+    #[test]
+    fn connection_has_its_defaults_and_trimmed_secrets() {
+        let connection = connection(&[]).expect("a connection");
+        assert_eq!(connection.endpoint.as_str(), "http://minio:9000/");
+        assert_eq!(connection.access_key, "access");
+        assert_eq!(connection.secret_key, "hush");
+        assert_eq!(connection.session_token, None);
+        assert_eq!(connection.region, "us-east-1");
+        assert_eq!(connection.verify, Verify::Public);
+        assert_eq!(connection.style, Addressing::Path);
+        assert_eq!(connection.connect_timeout, Duration::from_secs(10));
+        assert_eq!(connection.read_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn connection_options_are_read() {
+        let connection = connection(&[
+            ("MINIO_ENDPOINT", "https://minio.example:9443/"),
+            ("MINIO_SESSION_TOKEN", "token"),
+            ("MINIO_REGION", "eu"),
+            ("MINIO_VERIFY", "/ca/bundle.pem"),
+            ("MINIO_ADDRESSING_STYLE", "virtual"),
+            ("MINIO_CONNECT_TIMEOUT", "0.5"),
+            ("MINIO_READ_TIMEOUT", "90s"),
+        ])
+        .expect("a connection");
+        assert_eq!(connection.endpoint.as_str(), "https://minio.example:9443/");
+        assert_eq!(connection.session_token.as_deref(), Some("token"));
+        assert_eq!(connection.region, "eu");
+        assert_eq!(connection.verify, Verify::Bundle("/ca/bundle.pem".into()));
+        assert_eq!(connection.style, Addressing::Virtual);
+        assert_eq!(connection.connect_timeout, Duration::from_millis(500));
+        assert_eq!(connection.read_timeout, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn wrong_connection_values_are_told_without_secrets() {
+        let cases = [
+            ("MINIO_ENDPOINT", "http://u:hunter2@minio"),
+            ("MINIO_ENDPOINT", "u:hunter2@minio:9000"),
+            ("MINIO_ENDPOINT", "https://minio/hunter2"),
+            ("MINIO_ENDPOINT", "https://minio?hunter2"),
+            ("MINIO_ENDPOINT", "https://minio/#hunter2"),
+            ("MINIO_ENDPOINT", "ftp://hunter2"),
+            ("MINIO_ENDPOINT", "http://hunter2:port"),
+            ("MINIO_ENDPOINT", "http://"),
+            ("MINIO_SECRET_KEY", "hunter2\nhunter2"),
+            ("MINIO_ACCESS_KEY", "hunter2 hunter2"),
+            ("MINIO_SESSION_TOKEN", "hunter2\u{7}"),
+            ("MINIO_VERIFY", "flase"),
+            ("MINIO_ADDRESSING_STYLE", "auto"),
+            ("MINIO_CONNECT_TIMEOUT", "0"),
+            ("MINIO_CONNECT_TIMEOUT", "-1"),
+            ("MINIO_CONNECT_TIMEOUT", "inf"),
+            ("MINIO_READ_TIMEOUT", "1m"),
+            ("MINIO_READ_TIMEOUT", "1e300"),
+            ("MINIO_READ_TIMEOUT", "."),
+        ];
+        for (name, value) in cases {
+            let wrong = connection(&[(name, value)]).expect_err(value);
+            assert!(wrong.starts_with(name), "{name}={value}: {wrong}");
+            assert_eq!(wrong.lines().count(), 1, "{name}={value}: {wrong}");
+            assert!(!wrong.contains("hunter2"), "{name}={value}: {wrong}");
+        }
+        let address = ("MINIO_ENDPOINT", "http://10.0.0.1:9000");
+        let wrong = connection(&[address, ("MINIO_ADDRESSING_STYLE", "virtual")]);
+        assert!(wrong.expect_err("no name").contains("IP address"));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let token = ("MINIO_SESSION_TOKEN", "hush");
+        let connection = connection(&[token]).expect("a connection");
+        let environment = read(&[token, ("MINIO_SECRET_KEY", "hush")]).expect("an environment");
+        let shown = format!("{connection:?} {environment:?}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("access\""),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_fine_only_in_paths() {
+        let odd = |name: &str| Some(OsString::from_vec(vec![b'/', 0xff])).filter(|_| name != "TZ");
+        let wrong = Environment::read(&odd).expect_err("problems").to_string();
+        assert!(wrong.contains("MINIO_BUCKET: found bytes that are no text"));
+        assert!(!wrong.contains("TMPDIR") && !wrong.contains("BOTS_MOVER_CONFIG"));
+    }
 }

@@ -1,1 +1,382 @@
-//! To come.
+//! PURE: what rules mean for each other and for the names in their examples.
+//!
+//! An error is what can only be wrong. A warning is what looks like a mistake, and is given only
+//! where a name can be shown or the rule alone proves it: a warning in every run that means nothing
+//! teaches people not to read warnings.
+
+use std::os::unix::ffi::OsStrExt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use crate::object::{Name, Place};
+use crate::pattern::{Matcher, Rename, dest_name};
+use crate::rule::{Config, Example, IfExists, Instant, Mode, Rule};
+
+/// Rules that cannot be meant so: each one's name and what is wrong with its destination.
+pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
+    let errors = rules
+        .iter()
+        .filter(|rule| below(&rule.source, &rule.dest).as_deref() == Some(b""));
+    errors
+        .map(|rule| {
+            let place = &rule.dest;
+            let text = format!(
+                "found {place}, which is the rule's own source; allowed: another place (to rename \
+                 files use a directory or prefix inside or beside it)"
+            );
+            (rule.name.clone(), text)
+        })
+        .collect()
+}
+
+/// What is allowed but looks like a mistake, one line each.
+pub fn warnings(rules: &[Rule]) -> Vec<String> {
+    let mut warnings: Vec<String> = rules.iter().flat_map(alone).collect();
+    let samples: Vec<Vec<String>> = rules.iter().map(samples).collect();
+    for (index, a) in rules.iter().enumerate() {
+        for (other, b) in rules.iter().enumerate() {
+            if index == other || !(touch(&a.source, &b.source) || touch(&a.dest, &b.source)) {
+                continue;
+            }
+            let names = candidates(a, b, &samples[index], &samples[other]);
+            if index < other {
+                warnings.extend(same_source(a, b, &names));
+            }
+            warnings.extend(feeds(a, b, &names));
+        }
+    }
+    warnings
+}
+
+/// Examples that come out differently, one line each with what was expected and what came.
+///
+/// `instant` gives the zone, and the time for examples that do not say `at`.
+pub fn failing_examples(config: &Config, instant: &Instant) -> Vec<String> {
+    let examples = config
+        .rules
+        .iter()
+        .flat_map(|rule| rule.examples.iter().map(move |example| (rule, example)));
+    examples
+        .filter_map(|(rule, example)| failing(rule, example, instant))
+        .collect()
+}
+
+/// Why the rule leaves a name alone, for people; `None` where it takes it.
+///
+/// Only what the name alone decides: not whether it is a regular file, or old enough.
+pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
+    if matches!(rule.source, Place::File { .. })
+        && let Some(hidden) = name.parts().find(|part| part.starts_with(b"."))
+    {
+        let hidden = String::from_utf8_lossy(hidden);
+        return Some(format!("`{hidden}` begins with a dot"));
+    }
+    if !rule.recursive && name.as_bytes().contains(&b'/') {
+        return Some("it is in a directory below, and the rule is not recursive".into());
+    }
+    if let Some(inside) = below(&rule.source, &rule.dest)
+        && !inside.is_empty()
+        && name.as_bytes().starts_with(&inside)
+    {
+        return Some(format!("it is already under the destination {}", rule.dest));
+    }
+    if !rule.matcher.matches(name) {
+        return Some(match &rule.matcher {
+            Matcher::Glob(glob) => format!("the glob `{}` does not match", glob.as_str()),
+            Matcher::Regex(regex) => format!("the regex `{}` does not match", regex.as_str()),
+            Matcher::All => "nothing matches".into(),
+        });
+    }
+    None
+}
+
+fn takes(rule: &Rule, name: &Name) -> bool {
+    why_not(rule, name).is_none()
+}
+
+fn failing(rule: &Rule, example: &Example, instant: &Instant) -> Option<String> {
+    let at = example.at.unwrap_or(instant.at);
+    let instant = Instant {
+        at,
+        zone: instant.zone.clone(),
+    };
+    let name = Name::new(example.name.as_bytes());
+    let refusal = match &name {
+        Some(name) => why_not(rule, name),
+        None => Some("a name does not begin or end with a `/`".into()),
+    };
+    let becomes = match (&name, &refusal) {
+        (Some(name), None) => Some(dest_name(rule.rename.as_ref(), name, &instant, at)),
+        _ => None,
+    };
+    let expected = example.becomes.as_ref().map(String::as_bytes);
+    if becomes.as_deref() == expected {
+        return None;
+    }
+    let quoted = |bytes: &[u8]| format!("{:?}", String::from_utf8_lossy(bytes));
+    let expected = expected.map_or("to be ignored".into(), |name| {
+        format!("to become {}", quoted(name))
+    });
+    let actual = match (becomes, refusal) {
+        (Some(name), _) => format!("becomes {}", quoted(&name)),
+        (None, refusal) => format!("is ignored: {}", refusal.unwrap_or_default()),
+    };
+    let (rule, name) = (&rule.name, &example.name);
+    Some(format!(
+        "rule {rule:?}: example {name:?}: expected {expected}, but it {actual}"
+    ))
+}
+
+/// What is wrong with one rule by itself.
+fn alone(rule: &Rule) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let name = &rule.name;
+    if let Some(rename) = &rule.rename
+        && rule.if_exists != IfExists::KeepBoth
+        && drops_text(rename)
+    {
+        warnings.push(format!(
+            "rule {name:?}: the rename drops text that may tell two names apart, so that both \
+             become the same; keep it with a group, or say `if_exists: keep_both`"
+        ));
+    }
+    if rule.mode == Mode::Copy && rule.if_exists != IfExists::Skip && rule.max_items > 0 {
+        let max_items = rule.max_items;
+        warnings.push(format!(
+            "rule {name:?}: `mode: copy` without `if_exists: skip` copies the same first \
+             {max_items} items (`max_items`) in every run"
+        ));
+    }
+    warnings
+}
+
+fn same_source(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
+    // Nothing is taken away from the other rule.
+    if a.mode == Mode::Copy && b.mode == Mode::Copy {
+        return None;
+    }
+    let (outer, inner, inside) = match (below(&a.source, &b.source), below(&b.source, &a.source)) {
+        (Some(inside), _) => (a, b, inside),
+        (None, Some(inside)) => (b, a, inside),
+        (None, None) => return None,
+    };
+    let both = names.iter().find_map(|name| {
+        let seen_from_outer = prefixed(&inside, name.as_bytes())?;
+        (takes(inner, name) && takes(outer, &seen_from_outer)).then(|| inner.source.item(name))
+    })?;
+    let (a, b) = (&a.name, &b.name);
+    Some(format!(
+        "rules {a:?} and {b:?} take from the same source: both take {both}, so chance decides \
+         which of them gets it"
+    ))
+}
+
+fn feeds(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
+    // Where `b` takes from below what `a` brings to, only names with these directories get there.
+    let directories = below(&a.dest, &b.source).unwrap_or_default();
+    let deeper = names
+        .iter()
+        .filter_map(|name| prefixed(&directories, name.as_bytes()));
+    let passed_on = names.iter().cloned().chain(deeper).find_map(|name| {
+        let brought = sample_dest(a, &name)?;
+        let seen_from_b = match (below(&b.source, &a.dest), below(&a.dest, &b.source)) {
+            (Some(inside), _) => prefixed(&inside, brought.as_bytes()),
+            (None, Some(inside)) => Name::new(brought.as_bytes().strip_prefix(&*inside)?),
+            (None, None) => None,
+        }?;
+        (takes(a, &name) && takes(b, &seen_from_b)).then(|| a.dest.item(&brought))
+    })?;
+    let (a, b) = (&a.name, &b.name);
+    Some(format!(
+        "rule {a:?} feeds rule {b:?}: what it brings to {passed_on} is taken from there, in the \
+         same run or the next"
+    ))
+}
+
+/// What a name becomes at some time.
+fn sample_dest(rule: &Rule, name: &Name) -> Option<Name> {
+    let at = Timestamp::UNIX_EPOCH;
+    let zone = TimeZone::UTC;
+    let instant = Instant { at, zone };
+    Name::new(dest_name(rule.rename.as_ref(), name, &instant, at))
+}
+
+/// The path from a place to one inside it, with a closing `/`; empty where both are the same.
+fn below(outer: &Place, inner: &Place) -> Option<Vec<u8>> {
+    match (outer, inner) {
+        (
+            Place::S3 { bucket, prefix },
+            Place::S3 {
+                bucket: inner_bucket,
+                prefix: inner_prefix,
+            },
+        ) if bucket == inner_bucket => inner_prefix.strip_prefix(prefix).map(Into::into),
+        (Place::File { path, .. }, Place::File { path: inner, .. }) => {
+            let mut rest = inner
+                .strip_prefix(path)
+                .ok()?
+                .as_os_str()
+                .as_bytes()
+                .to_vec();
+            if !rest.is_empty() {
+                rest.push(b'/');
+            }
+            Some(rest)
+        }
+        _ => None,
+    }
+}
+
+fn touch(a: &Place, b: &Place) -> bool {
+    below(a, b).is_some() || below(b, a).is_some()
+}
+
+fn prefixed(directories: &[u8], name: &[u8]) -> Option<Name> {
+    Name::new([directories, name].concat())
+}
+
+/// Names that two rules may both take; not all there are, but no rule is accused without one.
+fn candidates(a: &Rule, b: &Rule, of_a: &[String], of_b: &[String]) -> Vec<Name> {
+    let mut texts: Vec<String> = of_a.iter().chain(of_b).cloned().collect();
+    if let (Matcher::Glob(a), Matcher::Glob(b)) = (&a.matcher, &b.matcher) {
+        for (left, right) in [(a.as_str(), b.as_str()), (b.as_str(), a.as_str())] {
+            let head = left.split('*').next().unwrap_or_default();
+            let tail = right.rsplit('*').next().unwrap_or_default();
+            texts.push(sample_of_glob(&format!("{head}*{tail}"), "x"));
+        }
+    }
+    let names = texts.into_iter().map(String::into_bytes);
+    names.filter_map(Name::new).collect()
+}
+
+/// Names that a rule's pattern may match, and those of its examples.
+fn samples(rule: &Rule) -> Vec<String> {
+    let mut samples: Vec<String> = rule
+        .examples
+        .iter()
+        .map(|example| example.name.clone())
+        .collect();
+    match &rule.matcher {
+        Matcher::All => samples.extend(["x.edi".to_owned(), "x".to_owned()]),
+        Matcher::Glob(glob) => {
+            samples.extend(["x", ""].map(|star| sample_of_glob(glob.as_str(), star)));
+        }
+        Matcher::Regex(regex) => {
+            let hir = regex_syntax::parse(regex.as_str()).ok();
+            samples.extend(hir.map(|hir| sample_of_regex(&hir)));
+        }
+    }
+    samples
+}
+
+fn sample_of_glob(pattern: &str, star: &str) -> String {
+    let mut sample = String::new();
+    let mut rest = pattern.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '*' => sample.push_str(star),
+            '?' => sample.push('x'),
+            '[' => {
+                let first = rest.next().unwrap_or('x');
+                let member = if first == '!' { 'x' } else { first };
+                sample.push(member);
+                // The first member may be a `]` itself.
+                if first == '!' {
+                    rest.next();
+                }
+                rest.by_ref().find(|c| *c == ']');
+            }
+            other => sample.push(other),
+        }
+    }
+    sample
+}
+
+/// A text that the expression probably matches; look-arounds are not looked at.
+fn sample_of_regex(hir: &Hir) -> String {
+    /// `x{1000}` shows nothing more than a few of them.
+    const MAX_REPEATED: u32 = 64;
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => String::new(),
+        HirKind::Literal(literal) => String::from_utf8_lossy(&literal.0).into_owned(),
+        HirKind::Class(class) => member(class).to_string(),
+        HirKind::Repetition(repetition) => {
+            let wanted = repetition
+                .min
+                .max(1)
+                .min(repetition.max.unwrap_or(1).max(repetition.min));
+            let count = usize::try_from(wanted.min(MAX_REPEATED)).unwrap_or_default();
+            sample_of_regex(&repetition.sub).repeat(count)
+        }
+        HirKind::Capture(capture) => sample_of_regex(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(sample_of_regex).collect(),
+        HirKind::Alternation(parts) => parts.first().map(sample_of_regex).unwrap_or_default(),
+    }
+}
+
+/// A plain character of the class where it has one.
+fn member(class: &Class) -> char {
+    let plain = ['x', 'a', 'A', '1', '.'];
+    match class {
+        Class::Unicode(class) => {
+            let has = |c: &char| class.iter().any(|r| r.start() <= *c && *c <= r.end());
+            let first = class.iter().next().map_or('x', |range| range.start());
+            plain.into_iter().find(has).unwrap_or(first)
+        }
+        Class::Bytes(class) => class
+            .iter()
+            .next()
+            .map_or('x', |range| range.start().into()),
+    }
+}
+
+/// Whether a rename loses text that can differ from name to name.
+///
+/// A few spellings of the same thing (`edi|EDI`) are a rename's business and not counted.
+fn drops_text(rename: &Rename) -> bool {
+    const FEW: u64 = 16;
+    if rename.keeps_group(0) {
+        return false;
+    }
+    let hir = regex_syntax::parse(rename.regex().as_str());
+    hir.is_ok_and(|hir| variants(&hir, rename) > FEW)
+}
+
+/// How many texts can match where the groups that the rename keeps are the same.
+fn variants(hir: &Hir, rename: &Rename) -> u64 {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) => 1,
+        HirKind::Class(Class::Unicode(class)) => class
+            .iter()
+            .map(|range| u64::from(u32::from(range.end()) - u32::from(range.start()) + 1))
+            .fold(0, u64::saturating_add),
+        HirKind::Class(Class::Bytes(class)) => class.iter().map(|range| range.len() as u64).sum(),
+        HirKind::Repetition(repetition) => match repetition.max {
+            None => u64::MAX,
+            Some(max) => {
+                let counts = u64::from(max - repetition.min + 1);
+                variants(&repetition.sub, rename)
+                    .saturating_pow(max)
+                    .saturating_mul(counts)
+            }
+        },
+        HirKind::Capture(capture) => {
+            let index = usize::try_from(capture.index).unwrap_or(usize::MAX);
+            if rename.keeps_group(index) {
+                1
+            } else {
+                variants(&capture.sub, rename)
+            }
+        }
+        HirKind::Concat(parts) => parts
+            .iter()
+            .map(|part| variants(part, rename))
+            .fold(1, u64::saturating_mul),
+        HirKind::Alternation(parts) => parts
+            .iter()
+            .map(|part| variants(part, rename))
+            .fold(0, u64::saturating_add),
+    }
+}

@@ -406,3 +406,106 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by a panic"
+)]
+mod tests {
+    use super::*;
+
+    /// A directory with a part file that holds `new`.
+    fn part(root: &Path) -> (OwnedFd, Vec<u8>) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = openat(CWD, root, flags, Mode::empty()).unwrap();
+        let (part, mut file) = Part::create(&directory).unwrap();
+        file.write_all(b"new").unwrap();
+        let name = part.name.clone();
+        std::mem::forget(part);
+        (directory, name)
+    }
+
+    /// What a filesystem that does not know `RENAME_NOREPLACE` would be asked.
+    fn link(directory: &OwnedFd, name: Vec<u8>) -> rustix::io::Result<bool> {
+        let directory = directory.as_fd();
+        let mut part = Part {
+            directory,
+            name,
+            placed: false,
+        };
+        let linked = part.link(b"a");
+        part.placed = linked == Ok(true);
+        linked
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(root).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn a_link_places_the_part_under_a_free_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, name) = part(root.path());
+        assert_eq!(link(&directory, name), Ok(true));
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_never_replaces_and_leaves_no_part() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), "old").unwrap();
+        let (directory, name) = part(root.path());
+        assert_eq!(link(&directory, name), Ok(false));
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"old");
+    }
+
+    /// NFS: the server links, its answer is lost, the client asks again and hears `EEXIST`.
+    #[test]
+    fn a_link_whose_answer_was_lost_is_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, name) = part(root.path());
+        let path = root.path().join(std::ffi::OsStr::from_bytes(&name));
+        std::fs::hard_link(path, root.path().join("a")).unwrap();
+        assert_eq!(link(&directory, name), Ok(true));
+        assert_eq!(names(root.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_link_onto_a_directory_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        let (directory, name) = part(root.path());
+        assert_eq!(link(&directory, name), Err(Errno::ISDIR));
+        assert_eq!(names(root.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_part_that_is_not_placed_vanishes() {
+        let root = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = openat(CWD, root.path(), flags, Mode::empty()).unwrap();
+        drop(Part::create(&directory).unwrap());
+        assert_eq!(names(root.path()), [""; 0]);
+    }
+
+    #[test]
+    fn part_names_are_recognised_and_differ() {
+        assert!(is_part(&part_name()));
+        assert_ne!(part_name(), part_name());
+        assert!(!is_part(b"a.part") && !is_part(b".bots-mover-x"));
+    }
+
+    #[test]
+    fn a_filesystem_that_cannot_sync_directories_is_no_error() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // proc answers EINVAL.
+        let directory = openat(CWD, "/proc/self", flags, Mode::empty()).unwrap();
+        assert_eq!(fsync(&directory), Err(Errno::INVAL));
+        assert_eq!(sync_directory(&directory), Ok(()));
+    }
+}

@@ -251,3 +251,59 @@ fn advice(error: &io::Error) -> Option<String> {
     };
     Some(advice.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often an action is done that fails with `errno` as long as it is asked.
+    fn tries(errno: Errno) -> u32 {
+        let mut tries = 0;
+        let result = again(|| -> Result<()> {
+            tries += 1;
+            Err(fault("open", Path::new("/in/a"), errno))
+        });
+        assert!(result.is_err());
+        tries
+    }
+
+    #[test]
+    fn only_a_stale_handle_is_tried_again_and_not_for_ever() {
+        assert_eq!(tries(Errno::STALE), STALE_TRIES);
+        assert_eq!(tries(Errno::IO), 1);
+        let mut stale = true;
+        let result = again(|| {
+            let fault = fault("open", Path::new("/in/a"), Errno::STALE);
+            if std::mem::take(&mut stale) {
+                Err(fault)
+            } else {
+                Ok(())
+            }
+        });
+        assert!(result.is_ok());
+    }
+
+    #[test]
+    fn faults_have_the_kind_that_callers_branch_on_and_advice() {
+        for (errno, kind, says) in [
+            (Errno::NOENT, Kind::Storage, "open /in/a: No such file"),
+            (Errno::NOSPC, Kind::Storage, "the filesystem is full"),
+            (Errno::DQUOT, Kind::Storage, "quota"),
+            (Errno::ROFS, Kind::Storage, "read-only"),
+            (Errno::IO, Kind::Storage, "check the disk"),
+            (Errno::ACCESS, Kind::Denied, "running as uid"),
+            (Errno::PERM, Kind::Denied, "running as uid"),
+            (
+                Errno::NOTDIR,
+                Kind::Invalid,
+                "stands where a directory is needed",
+            ),
+            (Errno::ISDIR, Kind::Invalid, "a directory has the name"),
+            (Errno::NAMETOOLONG, Kind::Invalid, "shorten the name"),
+        ] {
+            let fault = fault("open", Path::new("/in/a"), errno);
+            assert_eq!(fault.kind(), kind, "{errno}");
+            assert!(fault.chain().contains(says), "{}", fault.chain());
+        }
+    }
+}

@@ -27,7 +27,7 @@ use crate::stage::{Part, Staged};
 
 /// How long a signature is good for: `MinIO` lets a clock be 15 minutes fast, this lets it be as
 /// slow. Only the head of a request must arrive in time, its body may take longer.
-const SIGNATURE_LIFETIME: Duration = Duration::from_mins(15);
+const SIGNATURE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// What a connection holds in each direction, twice with TLS. A whole answer's head must fit.
 pub(super) const BUFFER_BYTES: usize = 32 << 10;
@@ -129,7 +129,8 @@ impl Client {
         })
     }
 
-    /// Signs requests.
+    /// What requests are signed with.
+    #[expect(clippy::unnecessary_wraps, reason = "rusty-s3 takes an `Option`")]
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         Some(&self.credentials)
     }
@@ -166,13 +167,15 @@ impl Client {
         &'a self,
         target: Target<'a>,
         action: A,
+        attempt: Try,
     ) -> Result<Answer<'a>> {
         let agent = if self.context.stop.check().is_ok() {
             &self.agent
         } else {
             self.cleanup_agent.get_or_init(|| self.make_cleanup_agent())
         };
-        self.send_by(agent, target, action, &Vec::new(), Payload::None, Try::ONLY)
+        let headers = Headers::new();
+        self.send_by(agent, target, action, &headers, Payload::None, attempt)
     }
 
     fn make_cleanup_agent(&self) -> Agent {
@@ -225,12 +228,11 @@ impl Client {
             sent: 0,
             context: &self.context,
         };
-        let outcome = match reader.payload {
-            Payload::None => run(agent, request.body(()).map_err(malformed)?, attempt),
-            _ => {
-                let body = SendBody::from_reader(&mut reader);
-                run(agent, request.body(body).map_err(malformed)?, attempt)
-            }
+        let outcome = if let Payload::None = reader.payload {
+            run(agent, request.body(()).map_err(malformed)?, attempt)
+        } else {
+            let body = SendBody::from_reader(&mut reader);
+            run(agent, request.body(body).map_err(malformed)?, attempt)
         };
         match outcome {
             Ok(response) => Ok(Answer {

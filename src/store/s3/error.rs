@@ -228,10 +228,12 @@ fn kind(status: u16, code: &str) -> Kind {
         | "XMinioInvalidObjectName"
         | "XMinioObjectExistsAsDirectory"
         | "XMinioParentIsObject" => return Kind::Invalid,
-        // The body was hurt or cut on its way: nothing was stored.
-        "BadDigest" | "IncompleteBody" | "XAmzContentChecksumMismatch" => return Kind::Transient,
-        // With these codes a `200` may be an error, and S3 sends a timed out body as 400.
-        "InternalError"
+        // The first three: the body was hurt or cut on its way. The others because they may stand
+        // in a `200`, and because S3 sends a timed out body as 400.
+        "BadDigest"
+        | "IncompleteBody"
+        | "XAmzContentChecksumMismatch"
+        | "InternalError"
         | "SlowDown"
         | "SlowDownRead"
         | "SlowDownWrite"
@@ -250,13 +252,12 @@ fn kind(status: u16, code: &str) -> Kind {
 
 fn right_for(verb: &str) -> &'static str {
     match verb {
-        "list" => "the access key's policy must allow s3:ListBucket on the bucket",
+        "list" | "look for" => "the access key's policy must allow s3:ListBucket on the bucket",
         "put" => "the access key's policy must allow s3:PutObject on the key",
         "delete" => "the access key's policy must allow s3:DeleteObject on the key",
         "abort the upload of" => {
             "the access key's policy must allow s3:AbortMultipartUpload on the key"
         }
-        "look for" => "the access key's policy must allow s3:ListBucket on the bucket",
         _ => "the access key's policy must allow s3:GetObject on the key",
     }
 }

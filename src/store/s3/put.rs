@@ -226,11 +226,17 @@ impl S3Store {
     /// Gives an upload up. Whether that works changes nothing: `MinIO` purges it after 24 h.
     fn abort(&self, key: &str, upload_id: &str) {
         let target = self.target("abort the upload of", key);
-        let credentials = self.client.credentials();
-        let action = self
-            .bucket
-            .abort_multipart_upload(credentials, key, upload_id);
-        let _ = self.client.send_cleanup(target, action);
+        let _ = self.client.tries(|attempt| {
+            let credentials = self.client.credentials();
+            let action = self
+                .bucket
+                .abort_multipart_upload(credentials, key, upload_id);
+            let answer = self.client.send_cleanup(target, action, attempt)?;
+            match answer.status() {
+                204 | 404 => Ok(()),
+                _ => Err(answer.error()),
+            }
+        });
     }
 }
 

@@ -16,9 +16,6 @@ pub(super) struct Try {
 }
 
 impl Try {
-    /// The first try, where there will be no other.
-    pub(super) const ONLY: Self = Self { number: 0 };
-
     /// Whether an earlier try may have reached the server; if so, no pooled connection is used.
     pub(super) fn is_repeat(self) -> bool {
         self.number > 0

@@ -1,0 +1,187 @@
+//! https: private CAs, wrong names, the wrong scheme.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bots_mover::context::Context;
+use bots_mover::environment::{Connection, Verify};
+use bots_mover::error::Kind;
+use bots_mover::store::Published;
+use bots_mover::store::s3::{Client, S3Store};
+use bots_mover::store::{Clash, Store as _};
+use jiff::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use super::minio::{Minio, free_port};
+use super::{BIG, content_of, entries, fails, name, noise, put};
+use bots_mover::stage::{Stage, Staged};
+
+/// A `MinIO` with a certificate for `localhost`, and not for `127.0.0.1`, by a private CA.
+struct Secure {
+    minio: Minio,
+    files: tempfile::TempDir,
+}
+
+impl Secure {
+    fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Secure>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let secure = Arc::new(Self::start());
+            *shared = Arc::downgrade(&secure);
+            secure
+        })
+    }
+
+    fn start() -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let ca = authority();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        let write = |file: &str, text: String| fs::write(files.path().join(file), text).unwrap();
+        write("public.crt", certificate.pem());
+        write("private.key", key.serialize_pem());
+        write("ca.pem", ca.pem());
+        write("other.pem", authority().pem());
+        write("empty.pem", String::new());
+        let directory = files.path().to_str().unwrap();
+        let minio = Minio::start(&["--certs-dir", directory], &[]);
+        // A directory beside the others is a bucket.
+        fs::create_dir(minio.data.path().join("drive/edi")).unwrap();
+        Self { minio, files }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn connection(&self, host: &str, verify: Verify) -> Connection {
+        let mut connection = self.minio.connection();
+        let endpoint = format!("https://{host}:{}", self.minio.port);
+        connection.endpoint = endpoint.parse().unwrap();
+        connection.verify = verify;
+        connection
+    }
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn context() -> Arc<Context> {
+    Arc::new(Context::new(Timestamp::now, std::env::temp_dir()))
+}
+
+fn store(connection: &Connection) -> S3Store {
+    let client = Client::new(connection, 4, context()).unwrap();
+    S3Store::new(client, "edi", "", None).unwrap()
+}
+
+fn staged(content: &[u8]) -> Staged {
+    let context = context();
+    let mut stage = Stage::new(&context);
+    stage.begin(content.len() as u64, None).unwrap();
+    stage.write(content).unwrap();
+    stage.finish().unwrap().0
+}
+
+#[test]
+fn objects_go_both_ways_by_tls_with_a_private_ca() {
+    let secure = Secure::shared();
+    let ways = [
+        ("localhost", Verify::Bundle(secure.file("ca.pem"))),
+        ("127.0.0.1", Verify::Off),
+    ];
+    for (number, (host, verify)) in ways.into_iter().enumerate() {
+        let store = store(&secure.connection(host, verify));
+        for length in [0, 10, 300 << 10, BIG] {
+            let content = noise(length);
+            let key = format!("{number}-{length}");
+            let done = put(&store, &key, &staged(&content), Clash::Refuse).unwrap();
+            assert_eq!(done, Published::Done);
+            let entries = entries(&store, true).unwrap();
+            let entry = entries
+                .iter()
+                .find(|entry| entry.name == name(&key))
+                .unwrap();
+            let context = context();
+            let fetched = store.fetch(entry, &mut Stage::new(&context)).unwrap();
+            assert!(content_of(&fetched.staged) == content, "{host} {length}");
+        }
+    }
+}
+
+#[test]
+fn certificate_of_an_unknown_ca_is_refused() {
+    let secure = Secure::shared();
+    for verify in [Verify::Public, Verify::Bundle(secure.file("other.pem"))] {
+        let store = store(&secure.connection("localhost", verify));
+        let texts = [
+            "TLS: invalid peer certificate",
+            "MINIO_VERIFY must name a PEM file",
+        ];
+        fails(entries(&store, true), Kind::Other, &texts);
+    }
+}
+
+#[test]
+fn certificate_for_another_host_is_refused() {
+    let secure = Secure::shared();
+    let store = store(&secure.connection("127.0.0.1", Verify::Bundle(secure.file("ca.pem"))));
+    let texts = [
+        "TLS: invalid peer certificate",
+        "other host names",
+        "https://127.0.0.1:",
+    ];
+    fails(entries(&store, true), Kind::Other, &texts);
+}
+
+#[test]
+fn wrong_scheme_is_named() {
+    let secure = Secure::shared();
+    let plain = Minio::shared();
+    let mut connection = plain.connection();
+    connection.endpoint = format!("https://127.0.0.1:{}", plain.port).parse().unwrap();
+    let texts = ["MINIO_ENDPOINT must begin with http://"];
+    fails(entries(&store(&connection), true), Kind::Other, &texts);
+
+    let mut connection = secure.minio.connection();
+    connection.endpoint = format!("http://127.0.0.1:{}", secure.minio.port)
+        .parse()
+        .unwrap();
+    let texts = ["MINIO_ENDPOINT must begin with https://"];
+    fails(entries(&store(&connection), true), Kind::Other, &texts);
+}
+
+#[test]
+fn bundle_that_holds_no_certificate_is_named() {
+    let secure = Secure::shared();
+    for file in ["no-such.pem", "empty.pem", "private.key"] {
+        let path = secure.file(file);
+        let connection = secure.connection("localhost", Verify::Bundle(path.clone()));
+        let texts = [path.to_str().unwrap(), "MINIO_VERIFY must be"];
+        fails(
+            Client::new(&connection, 1, context()),
+            Kind::Invalid,
+            &texts,
+        );
+    }
+    assert!(Path::new(&secure.file("ca.pem")).exists());
+}
+
+#[test]
+fn nobody_home_is_named() {
+    let plain = Minio::shared();
+    let mut connection = plain.connection();
+    connection.endpoint = format!("http://127.0.0.1:{}", free_port()).parse().unwrap();
+    let texts = ["connection refused", "nothing listens there"];
+    fails(entries(&store(&connection), true), Kind::Transient, &texts);
+
+    connection.endpoint = "http://no-such-host.invalid:9000".parse().unwrap();
+    let texts = ["host not found", "check the host name in MINIO_ENDPOINT"];
+    fails(entries(&store(&connection), true), Kind::Other, &texts);
+}
