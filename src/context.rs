@@ -45,7 +45,8 @@ type Hook = Box<dyn FnOnce() + Send>;
 pub struct Stop {
     signal: AtomicI32,
     cancelled: AtomicBool,
-    hooks: Mutex<Vec<Hook>>,
+    on_request: Mutex<Vec<Hook>>,
+    on_cancel: Mutex<Vec<Hook>>,
     lock: Mutex<()>,
     changed: Condvar,
 }
@@ -65,20 +66,34 @@ impl Stop {
         self.signal.store(signal, Ordering::SeqCst);
         drop(guard);
         self.changed.notify_all();
+        run_all(&self.on_request);
     }
 
-    /// Breaks transfers off: runs the hooks once.
+    /// Runs `hook` when somebody asks to stop; at once if somebody did.
+    pub fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut hooks = self
+            .on_request
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.requested().is_some() {
+            hook()
+        } else {
+            hooks.push(Box::new(hook))
+        }
+    }
+
+    /// Breaks transfers off.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
-        for hook in std::mem::take(&mut *hooks) {
-            hook();
-        }
+        run_all(&self.on_cancel);
     }
 
     /// Runs `hook` when transfers are broken off; at once if they were.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = self
+            .on_cancel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if self.cancelled.load(Ordering::SeqCst) {
             hook()
         } else {
@@ -102,5 +117,12 @@ impl Stop {
             .wait_timeout_while(guard, duration, |()| self.requested().is_none())
             .unwrap_or_else(PoisonError::into_inner);
         self.requested().is_none()
+    }
+}
+
+fn run_all(hooks: &Mutex<Vec<Hook>>) {
+    let mut hooks = hooks.lock().unwrap_or_else(PoisonError::into_inner);
+    for hook in std::mem::take(&mut *hooks) {
+        hook();
     }
 }

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use url::{Host, Url};
 
 use crate::config::Problems;
+use crate::logger::{Format, Level};
 
 /// Where the config is when nothing else is said.
 pub const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
@@ -40,28 +41,6 @@ const CONNECTION: &[&str] = &[
     "MINIO_READ_TIMEOUT",
 ];
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `key=value` pairs.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which log lines there are; each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// What failed.
-    Error,
-    /// What will be tried again or looks wrong.
-    Warn,
-    /// What was done.
-    Info,
-    /// Why it was decided so.
-    Debug,
-}
-
 /// What the environment says about everything but the connection.
 #[derive(Clone)]
 pub struct Environment {
@@ -76,9 +55,9 @@ pub struct Environment {
     /// `BOTS_MOVER_CONFIG`, else [`DEFAULT_CONFIG_PATH`]; `-` is standard input.
     pub config_path: PathBuf,
     /// `BOTS_MOVER_LOG_FORMAT`; text where it is not set.
-    pub log_format: LogFormat,
+    pub log_format: Format,
     /// `BOTS_MOVER_LOG_LEVEL`; info where it is not set.
-    pub log_level: LogLevel,
+    pub log_level: Level,
     /// `BOTS_MOVER_TERMINATION_LOG`, else [`DEFAULT_TERMINATION_LOG`].
     pub termination_log: PathBuf,
     connection: Vec<(&'static str, OsString)>,
@@ -127,30 +106,6 @@ pub enum Addressing {
     Virtual,
 }
 
-impl LogFormat {
-    /// `text` or `json`.
-    pub fn named(word: &str) -> Option<Self> {
-        match word {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-}
-
-impl LogLevel {
-    /// `error`, `warn`, `info` or `debug`.
-    pub fn named(word: &str) -> Option<Self> {
-        match word {
-            "error" => Some(Self::Error),
-            "warn" => Some(Self::Warn),
-            "info" => Some(Self::Info),
-            "debug" => Some(Self::Debug),
-            _ => None,
-        }
-    }
-}
-
 impl Environment {
     /// Reads all variables.
     ///
@@ -172,15 +127,15 @@ impl Environment {
             umask: reader.parsed("BOTS_MOVER_UMASK", "an octal number up to 777", umask),
             config_path: reader.path("BOTS_MOVER_CONFIG", DEFAULT_CONFIG_PATH),
             log_format: reader
-                .parsed("BOTS_MOVER_LOG_FORMAT", "text, json", LogFormat::named)
-                .unwrap_or(LogFormat::Text),
+                .parsed("BOTS_MOVER_LOG_FORMAT", "text, json", Format::from_name)
+                .unwrap_or(Format::Text),
             log_level: reader
                 .parsed(
                     "BOTS_MOVER_LOG_LEVEL",
                     "error, warn, info, debug",
-                    LogLevel::named,
+                    Level::from_name,
                 )
-                .unwrap_or(LogLevel::Info),
+                .unwrap_or(Level::Info),
             termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
             connection,
         };
@@ -466,8 +421,8 @@ mod tests {
         assert_eq!(environment.temp_dir, PathBuf::from("/tmp"));
         assert_eq!(environment.umask, None);
         assert_eq!(environment.config_path, PathBuf::from(DEFAULT_CONFIG_PATH));
-        assert_eq!(environment.log_format, LogFormat::Text);
-        assert_eq!(environment.log_level, LogLevel::Info);
+        assert_eq!(environment.log_format, Format::Text);
+        assert_eq!(environment.log_level, Level::Info);
         let log = PathBuf::from(DEFAULT_TERMINATION_LOG);
         assert_eq!(environment.termination_log, log);
         let missing = environment.connection().expect_err("no connection");
@@ -494,8 +449,8 @@ mod tests {
         assert_eq!(environment.temp_dir, PathBuf::from("/staging"));
         assert_eq!(environment.umask, Some(0o027));
         assert_eq!(environment.config_path, PathBuf::from("-"));
-        assert_eq!(environment.log_format, LogFormat::Json);
-        assert_eq!(environment.log_level, LogLevel::Debug);
+        assert_eq!(environment.log_format, Format::Json);
+        assert_eq!(environment.log_level, Level::Debug);
         assert_eq!(environment.termination_log, PathBuf::from("/t"));
     }
 

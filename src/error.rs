@@ -18,6 +18,8 @@ pub enum Kind {
     Gone,
     /// The source changed while it was staged: begin the attempt again.
     Changed,
+    /// Another process holds an exclusive lock on the source: it is being written.
+    Locked,
     /// The bucket or the `base_file_path` does not exist.
     Missing,
     /// No right to do it.
@@ -42,10 +44,7 @@ impl Kind {
 
     /// Whether a further attempt may help; false for what no repeat can mend.
     pub fn is_retryable(self) -> bool {
-        !matches!(
-            self,
-            Self::Exists | Self::Invalid | Self::Stopped | Self::Gone
-        )
+        !matches!(self, Self::Exists | Self::Invalid | Self::Stopped)
     }
 }
 

@@ -1,20 +1,91 @@
-//! `bots-mover` moves files between MinIO buckets and the directories of a Bots EDI installation.
+//! `bots-mover` moves files between MinIO buckets and the directories of a Bots EDI installation,
+//! by rules in YAML, once per run. It keeps no state: the sources themselves say what is left.
+//!
+//! # A run from above
+//!
+//! ```text
+//! arguments, environment, YAML ──> Config         cli, environment, config     decide: pure,
+//! listing of each rule ──────────> Selected       store::list, plan            nothing touched
+//! names, claims ─────────────────> Task           plan
+//!                                    │
+//!                     Schedule: one lane a rule, shared by the workers         schedule, run
+//!                                    │
+//! each Task: ready ─> stage ─> publish ─> remove  transfer over two Stores     act
+//!                                    │
+//! outcomes ─────────────────────> Tally, exit code, log lines                  summary, logger
+//! ```
+//!
+//! # Invariants
+//!
+//! - The source is removed only after the destination is whole and durable, and only if the source
+//!   still is what was staged (`transfer`).
+//! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
+//! - Only `store::local` creates, renames, links or removes files; only `logger` prints events;
+//!   only `context`, `schedule` and `signal` wait; only `main` asks for the time or the environment.
+//! - No text holds a credential, a signature or a URL with a query string (`error`).
+//! - Memory does not grow with an object's size or a listing's length; everything that could grow
+//!   has a named limit.
+//! - A file imports only from the files below it in the list that follows (`tests/it/tidy.rs`).
+//!
+//! # Where to find what
+//!
+//! | file | responsible for |
+//! | --- | --- |
+//! | `main.rs` | the process: its streams and exit code |
+//! | `start` | arguments, environment and config to a run |
+//! | `cli` | the command line and `--help` |
+//! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
+//! | `check`, `explain` | what an operator asks before a run |
+//! | `open` | the stores of a real run |
+//! | `run` | the shell: listers, workers, and every event's line |
+//! | `schedule` | who works on what next: fairness, order, waits, halts |
+//! | `summary` | counts and the exit code |
+//! | `transfer` | one item: ready, stage, publish, remove |
+//! | `plan` | which entries, in which order, under which name; claims |
+//! | `config` | YAML to `rule::Config`, all problems at once |
+//! | `relations` | rules looked at together, and the examples they carry |
+//! | `environment` | environment variables |
+//! | `store` | the contract of a place that files are in; `store::s3`, `store::local` |
+//! | `stage` | the local temporary copy, hashed on the way |
+//! | `rule`, `pattern` | what a rule means; how names match and what they become |
+//! | `context` | time, stop flag, staging directory |
+//! | `object`, `error` | the words everything speaks in |
+//! | `logger` | one line per event |
+
+pub mod start;
 
 pub mod cli;
-pub mod config;
-pub mod context;
-pub mod environment;
-pub mod error;
-pub mod logger;
-pub mod object;
-pub mod pattern;
-pub mod plan;
-pub mod relations;
-pub mod rule;
-pub mod run;
-pub mod schedule;
 pub mod signal;
-pub mod stage;
-pub mod store;
+
+pub mod check;
+
+pub mod explain;
+pub mod open;
+pub mod run;
+
+pub mod schedule;
 pub mod summary;
 pub mod transfer;
+
+pub mod plan;
+
+pub mod config;
+pub mod relations;
+
+pub mod environment;
+
+pub mod store;
+
+pub mod stage;
+
+pub mod rule;
+
+pub mod pattern;
+
+pub mod context;
+
+pub mod object;
+
+pub mod error;
+
+pub mod logger;

@@ -1,1 +1,318 @@
-//! To come.
+//! One line per event on standard output; the only place that prints one.
+//!
+//! Names that come from outside are quoted and escaped, so that an object key cannot forge a line.
+//! Nothing here knows a secret: callers never have one in a text (see `error`).
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+/// How much a line matters; the later, the chattier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something will be tried again, or looks wrong.
+    Warn,
+    /// What was done.
+    Info,
+    /// Why.
+    Debug,
+}
+
+impl Level {
+    /// The level of that name in lower case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "error" => Self::Error,
+            "warn" => Self::Warn,
+            "info" => Self::Info,
+            "debug" => Self::Debug,
+            _ => return None,
+        })
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Warn => "WARN",
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+        }
+    }
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `time LEVEL key=value …`
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Format {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Where the lines go.
+pub struct Logger {
+    format: Format,
+    level: Level,
+    clock: fn() -> Timestamp,
+    sink: Mutex<Sink>,
+}
+
+struct Sink {
+    out: Box<dyn Write + Send>,
+    last: String,
+}
+
+impl Logger {
+    /// Writes lines of `level` and above to `out`.
+    pub fn new(
+        format: Format,
+        level: Level,
+        clock: fn() -> Timestamp,
+        out: Box<dyn Write + Send>,
+    ) -> Self {
+        Self {
+            format,
+            level,
+            clock,
+            sink: Mutex::new(Sink {
+                out,
+                last: String::new(),
+            }),
+        }
+    }
+
+    /// Begins a line; it is written by [`Line::emit`].
+    pub fn event(&self, level: Level, event: &'static str) -> Line<'_> {
+        let mut line = Line {
+            logger: self,
+            text: String::new(),
+            wanted: level <= self.level,
+        };
+        if line.wanted {
+            let time = (self.clock)()
+                .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+                .to_string();
+            match self.format {
+                Format::Text => write!(line.text, "{time} {}", level.label()),
+                Format::Json => write!(line.text, r#"{{"ts":"{time}","level":"{}""#, level.label()),
+            }
+            .expect("writing to a string cannot fail");
+        }
+        line.text("event", event)
+    }
+
+    /// The last line that was written, without its line feed.
+    pub fn last_line(&self) -> String {
+        self.sink
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last
+            .clone()
+    }
+}
+
+/// A line in the making.
+#[must_use = "a line is only written by `emit`"]
+pub struct Line<'a> {
+    logger: &'a Logger,
+    text: String,
+    wanted: bool,
+}
+
+impl Line<'_> {
+    /// Adds a text.
+    pub fn text(mut self, key: &'static str, value: &str) -> Self {
+        if self.wanted {
+            match self.logger.format {
+                Format::Text => write!(self.text, " {key}={}", quoted(value)),
+                Format::Json => write!(self.text, "{}\"{key}\":{}", self.comma(), json(value)),
+            }
+            .expect("writing to a string cannot fail");
+        }
+        self
+    }
+
+    /// Adds a text where there is one.
+    pub fn maybe(self, key: &'static str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self,
+        }
+    }
+
+    /// Adds a whole number.
+    pub fn number(self, key: &'static str, value: impl TryInto<i64>) -> Self {
+        let value = value.try_into().unwrap_or(i64::MAX);
+        self.bare(key, &value.to_string())
+    }
+
+    /// Adds `true` or `false`.
+    pub fn flag(self, key: &'static str, value: bool) -> Self {
+        self.bare(key, if value { "true" } else { "false" })
+    }
+
+    /// Writes the line in one piece and flushes it. A log that cannot be written stops no move.
+    pub fn emit(mut self) {
+        if !self.wanted {
+            return;
+        }
+        if self.logger.format == Format::Json {
+            self.text.push('}');
+        }
+        let mut sink = self
+            .logger
+            .sink
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sink.last.clone_from(&self.text);
+        self.text.push('\n');
+        let _ = sink
+            .out
+            .write_all(self.text.as_bytes())
+            .and_then(|()| sink.out.flush());
+    }
+
+    fn bare(mut self, key: &'static str, value: &str) -> Self {
+        if self.wanted {
+            match self.logger.format {
+                Format::Text => write!(self.text, " {key}={value}"),
+                Format::Json => write!(self.text, "{}\"{key}\":{value}", self.comma()),
+            }
+            .expect("writing to a string cannot fail");
+        }
+        self
+    }
+
+    fn comma(&self) -> &'static str {
+        if self.text.ends_with('{') { "" } else { "," }
+    }
+}
+
+/// The value as it stands where that is unmistakable, else quoted with escapes.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && printable(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    format!("{value:?}")
+}
+
+/// Whether Rust's own escaping would leave the character alone: neither control nor invisible.
+fn printable(c: char) -> bool {
+    matches!(c, '\'') || c.escape_debug().len() == 1
+}
+
+/// A JSON string in which also DEL and the C1 controls are escaped.
+fn json(value: &str) -> String {
+    let text = serde_json::Value::from(value).to_string();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    text.chars().fold(String::new(), |mut out, c| {
+        if c.is_control() {
+            write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a string cannot fail");
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0
+                .lock()
+                .expect("no panic holds it")
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn check(format: Format, level: Level, value: &str, expected: &str) {
+        let out = Shared::default();
+        let clock = || Timestamp::new(1_795_248_604, 123_456_789).expect("in range");
+        let logger = Logger::new(format, Level::Info, clock, Box::new(out.clone()));
+        logger
+            .event(level, "moved")
+            .text("src", value)
+            .number("bytes", 5_u64)
+            .emit();
+        let written = out.0.lock().expect("no panic holds it").clone();
+        assert_eq!(String::from_utf8(written).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn a_plain_value_is_not_quoted() {
+        check(
+            Format::Text,
+            Level::Info,
+            "s3://edi/in/po1.edi",
+            "2026-11-21T08:10:04.123Z INFO event=moved src=s3://edi/in/po1.edi bytes=5\n",
+        );
+    }
+
+    #[test]
+    fn a_key_cannot_forge_a_line() {
+        check(
+            Format::Text,
+            Level::Warn,
+            "a\n2026-11-21T08:10:04.123Z INFO event=moved \u{202e}\u{7f}\u{85}\"",
+            "2026-11-21T08:10:04.123Z WARN event=moved src=\"a\\n2026-11-21T08:10:04.123Z INFO \
+             event=moved \\u{202e}\\u{7f}\\u{85}\\\"\" bytes=5\n",
+        );
+    }
+
+    #[test]
+    fn an_empty_value_is_quoted() {
+        check(
+            Format::Text,
+            Level::Error,
+            "",
+            "2026-11-21T08:10:04.123Z ERROR event=moved src=\"\" bytes=5\n",
+        );
+    }
+
+    #[test]
+    fn json_keeps_numbers_and_escapes_controls() {
+        check(
+            Format::Json,
+            Level::Info,
+            "a\n\u{85}\"",
+            "{\"ts\":\"2026-11-21T08:10:04.123Z\",\"level\":\"INFO\",\"event\":\"moved\",\
+             \"src\":\"a\\n\\u0085\\\"\",\"bytes\":5}\n",
+        );
+    }
+
+    #[test]
+    fn a_level_that_is_not_wanted_is_not_written() {
+        check(Format::Text, Level::Debug, "a", "");
+    }
+}

@@ -51,6 +51,24 @@ impl Name {
     }
 }
 
+/// The longest part of a name, in bytes: `NAME_MAX` of Linux, and `MinIO`'s limit too.
+pub const PART_MAX_BYTES: usize = 255;
+
+/// The longest key, in bytes.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
+pub const KEY_MAX_BYTES: usize = 1024;
+
+/// Why no file and no key can have a part like this one.
+pub fn part_flaw(part: &[u8]) -> Option<&'static str> {
+    match part {
+        b"" => Some("a part of the name is empty"),
+        b"." | b".." => Some("a part of the name is `.` or `..`"),
+        part if part.contains(&0) => Some("the name holds a NUL"),
+        part if part.len() > PART_MAX_BYTES => Some("a part of the name is over 255 bytes"),
+        _ => None,
+    }
+}
+
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.lossy())

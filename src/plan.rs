@@ -1,1 +1,513 @@
-//! To come.
+//! PURE: which entries of a listing a rule takes, in which order, and what each becomes.
+//!
+//! Decides only; nothing here reads a disk or a network. What it refuses, it refuses before
+//! anything is staged: a name that could not exist, one that would escape the destination, one
+//! that would land on itself or among its rule's own sources, and one that another item of the
+//! same run has claimed.
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BinaryHeap, HashMap};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Kind, Result};
+use crate::object::{Entry, KEY_MAX_BYTES, Name, PART_MAX_BYTES, Place, join, part_flaw};
+use crate::pattern;
+use crate::rule::{Instant, Rule};
+use crate::store::{Listed, Order, is_temporary};
+
+/// The first `max_items` of what it is offered, holding no more than those.
+pub struct Selection {
+    order: Order,
+    max_items: usize,
+    by_name: Vec<Entry>,
+    by_age: BinaryHeap<Aged>,
+    oldest: Option<Timestamp>,
+    more: bool,
+}
+
+/// An entry ordered by modification time, then by name.
+struct Aged(Entry);
+
+impl Aged {
+    fn key(&self) -> (Timestamp, &Name) {
+        (self.0.modified, &self.0.name)
+    }
+}
+
+impl PartialEq for Aged {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Aged {}
+
+impl PartialOrd for Aged {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Aged {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Selection {
+    /// Nothing selected yet.
+    pub fn new(order: Order, max_items: usize) -> Self {
+        Self {
+            order,
+            max_items,
+            by_name: Vec::new(),
+            by_age: BinaryHeap::new(),
+            oldest: None,
+            more: false,
+        }
+    }
+
+    /// Whether an entry of this age and name would be taken, were it offered now.
+    pub fn would_take(&self, entry: &Entry) -> bool {
+        match self.order {
+            Order::ByName => self.by_name.len() < self.max_items,
+            Order::ByAge => {
+                self.by_age.len() < self.max_items
+                    || self
+                        .by_age
+                        .peek()
+                        .is_some_and(|last| (entry.modified, &entry.name) < last.key())
+            }
+        }
+    }
+
+    /// Takes an eligible entry if it is among the first; breaks when none behind it can be.
+    pub fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
+        match self.order {
+            Order::ByName => {
+                if self.by_name.len() < self.max_items {
+                    self.by_name.push(entry);
+                } else {
+                    self.more = true;
+                }
+                if self.by_name.len() < self.max_items {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            }
+            Order::ByAge => {
+                let age = entry.modified;
+                self.oldest = Some(self.oldest.map_or(age, |oldest| oldest.min(age)));
+                if self.would_take(&entry) {
+                    self.by_age.push(Aged(entry));
+                    if self.by_age.len() > self.max_items {
+                        self.by_age.pop();
+                        self.more = true;
+                    }
+                } else {
+                    self.more = true;
+                }
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    /// The selected entries in their order.
+    pub fn finish(self, listed: Listed) -> Selected {
+        let entries = match self.order {
+            Order::ByName => self.by_name,
+            Order::ByAge => self
+                .by_age
+                .into_sorted_vec()
+                .into_iter()
+                .map(|aged| aged.0)
+                .collect(),
+        };
+        let more = self.more || listed == Listed::Stopped;
+        Selected {
+            entries,
+            more,
+            oldest: self.oldest,
+        }
+    }
+}
+
+/// What a rule takes in this run.
+#[derive(Default)]
+pub struct Selected {
+    /// In the order in which they start.
+    pub entries: Vec<Entry>,
+    /// Further eligible items were seen, or the listing stopped early.
+    pub more: bool,
+    /// The oldest modification time of the eligible; files only.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The rule's destination where it lies strictly inside its source, so that what was delivered is
+/// not taken again.
+pub fn dest_inside_source(rule: &Rule) -> bool {
+    match (&rule.source, &rule.dest) {
+        (
+            Place::S3 { bucket, prefix },
+            Place::S3 {
+                bucket: to,
+                prefix: below,
+            },
+        ) => bucket == to && below != prefix && below.starts_with(prefix.as_str()),
+        (Place::File { path, .. }, Place::File { path: below, .. }) => {
+            below != path && below.starts_with(path)
+        }
+        _ => false,
+    }
+}
+
+/// The name that an entry takes at the destination.
+///
+/// # Errors
+/// `Invalid`, with the reason: no repeat can mend it.
+pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name> {
+    let bytes = pattern::dest_name(rule.rename.as_ref(), &entry.name, instant, entry.modified);
+    let refuse = |why: &str| {
+        let place = rule.dest.to_string();
+        let name = String::from_utf8_lossy(&bytes);
+        let what = format!("bring to {}/{name}", place.trim_end_matches('/'));
+        Err(Error::new(Kind::Invalid, what).because(why.to_owned()))
+    };
+    let slashes = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'/').count();
+    if slashes(&bytes) != slashes(entry.name.as_bytes()) {
+        return refuse("the rename brought a `/` into the name");
+    }
+    if let Some(why) = bytes.split(|&byte| byte == b'/').find_map(part_flaw) {
+        return refuse(why);
+    }
+    let Some(name) = Name::new(bytes.clone()) else {
+        return refuse("the name is empty");
+    };
+    if is_temporary(name.split().1) {
+        return refuse("such names are kept for files that are being written; rename it");
+    }
+    if let Place::S3 { prefix, .. } = &rule.dest {
+        if name.as_str().is_none() {
+            return refuse("the file name is not UTF-8, as a key must be; rename the file");
+        }
+        if prefix.len() + bytes.len() > KEY_MAX_BYTES {
+            return refuse("the key would be longer than 1024 bytes");
+        }
+    }
+    match same_place(rule, &entry.name, &name) {
+        Some(why) => refuse(why),
+        None => Ok(name),
+    }
+}
+
+/// Why an item must not land where it would: on itself, or among its rule's own sources.
+fn same_place(rule: &Rule, from: &Name, to: &Name) -> Option<&'static str> {
+    let below = match (&rule.source, &rule.dest) {
+        (
+            Place::S3 { bucket, prefix },
+            Place::S3 {
+                bucket: dest_bucket,
+                prefix: dest_prefix,
+            },
+        ) if bucket == dest_bucket => {
+            let whole = [dest_prefix.as_bytes(), to.as_bytes()].concat();
+            whole.strip_prefix(prefix.as_bytes()).map(<[u8]>::to_vec)
+        }
+        (Place::File { path, .. }, Place::File { path: dest, .. }) => {
+            relative(&join(dest, to), path)
+        }
+        _ => None,
+    }?;
+    if below == from.as_bytes() {
+        return Some("it would land on itself");
+    }
+    let taken = rule.recursive || !below.contains(&b'/');
+    (taken && !dest_inside_source(rule)).then_some("it would land among its rule's own sources")
+}
+
+fn relative(path: &Path, base: &Path) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    let rest = path.strip_prefix(base).ok()?;
+    Some(rest.as_os_str().as_bytes().to_vec())
+}
+
+/// One destination as all rules of a run see it.
+#[derive(PartialEq, Eq, Hash)]
+enum Spot {
+    Key(String, Vec<u8>),
+    Path(PathBuf),
+}
+
+/// Which item of the run was first to claim a destination.
+#[derive(Default)]
+pub struct Claims(Mutex<HashMap<Spot, String>>);
+
+impl Claims {
+    /// Claims `name` at `dest` for the item at `source`; the source of whoever was first, if
+    /// somebody was.
+    pub fn claim(&self, dest: &Place, name: &Name, source: &str) -> Result<(), String> {
+        let spot = match dest {
+            Place::S3 { bucket, prefix } => Spot::Key(
+                bucket.clone(),
+                [prefix.as_bytes(), name.as_bytes()].concat(),
+            ),
+            Place::File { path, .. } => Spot::Path(join(path, name)),
+        };
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match claims.entry(spot) {
+            Slot::Occupied(first) => Err(first.get().clone()),
+            Slot::Vacant(slot) => {
+                slot.insert(source.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The `n`-th name that `keep_both` tries: 0 is the name itself, then `name-1.ext`, `name-2.ext`.
+pub fn numbered(name: &Name, n: u32) -> Option<Name> {
+    if n == 0 {
+        return Some(name.clone());
+    }
+    let (directories, last) = name.split();
+    // A leading dot begins a name, not an extension.
+    let dot = last
+        .iter()
+        .rposition(|&byte| byte == b'.')
+        .filter(|&at| at > 0);
+    let (stem, extension) = last.split_at(dot.unwrap_or(last.len()));
+    let number = format!("-{n}");
+    let numbered = [stem, number.as_bytes(), extension].concat();
+    if numbered.len() > PART_MAX_BYTES {
+        return None;
+    }
+    Name::new([directories, &numbered].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::object::Version;
+    use crate::pattern::{Matcher, Rename};
+    use crate::rule::{IfExists, Mode};
+
+    fn s3(bucket: &str, prefix: &str) -> Place {
+        Place::S3 {
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+        }
+    }
+
+    fn dir(path: &str) -> Place {
+        Place::File {
+            path: path.into(),
+            base: None,
+        }
+    }
+
+    fn rule(source: Place, dest: Place) -> Rule {
+        let recursive = matches!(source, Place::S3 { .. });
+        Rule {
+            name: "r".into(),
+            description: None,
+            source,
+            matcher: Matcher::All,
+            recursive,
+            dest,
+            rename: None,
+            mode: Mode::Move,
+            retries: 0,
+            wait: Duration::ZERO,
+            max_items: 100,
+            concurrency: None,
+            if_exists: IfExists::Overwrite,
+            min_age: Duration::ZERO,
+            lock_file: None,
+            examples: Vec::new(),
+        }
+    }
+
+    fn entry(name: &[u8], second: i64) -> Entry {
+        Entry {
+            name: Name::new(name).expect("a good name"),
+            size_bytes: 1,
+            modified: Timestamp::from_second(second).expect("in range"),
+            version: Version::Object { etag: "e".into() },
+        }
+    }
+
+    fn check_destination(rule: &Rule, name: &[u8], expected: &str) {
+        let instant = Instant {
+            at: Timestamp::UNIX_EPOCH,
+            zone: TimeZone::UTC,
+        };
+        let got = match destination(rule, &entry(name, 0), &instant) {
+            Ok(name) => name.lossy().into_owned(),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Invalid);
+                error.chain()
+            }
+        };
+        assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(name));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_at_the_destination_is_refused() {
+        let into_dir = rule(s3("edi", "in/"), dir("/data"));
+        let into_s3 = rule(dir("/data"), s3("edi", "out/"));
+        check_destination(&into_dir, b"a/b c.edi", "a/b c.edi");
+        for (name, expected) in [
+            (
+                "a/../b",
+                "bring to /data/a/../b: a part of the name is `.` or `..`",
+            ),
+            ("..", "bring to /data/..: a part of the name is `.` or `..`"),
+            ("a//b", "bring to /data/a//b: a part of the name is empty"),
+            (
+                "x/.bots-mover-1.part",
+                "bring to /data/x/.bots-mover-1.part: \
+                 such names are kept for files that are being written; rename it",
+            ),
+        ] {
+            check_destination(&into_dir, name.as_bytes(), expected);
+        }
+        let long = "x".repeat(256);
+        let expected = format!("bring to /data/{long}: a part of the name is over 255 bytes");
+        check_destination(&into_dir, long.as_bytes(), &expected);
+        check_destination(&into_dir, &long.as_bytes()[1..], &long[1..]);
+        check_destination(
+            &into_s3,
+            b"caf\xe9",
+            "bring to s3://edi/out/caf\u{fffd}: \
+             the file name is not UTF-8, as a key must be; rename the file",
+        );
+    }
+
+    #[test]
+    fn a_key_over_1024_bytes_is_refused() {
+        let rule = rule(dir("/data"), s3("edi", "out/"));
+        let name = vec!["x".repeat(203); 5].join("/");
+        assert_eq!("out/".len() + name.len(), 1023);
+        check_destination(&rule, name.as_bytes(), &name);
+        let long = format!("{name}yy");
+        let expected =
+            format!("bring to s3://edi/out/{long}: the key would be longer than 1024 bytes");
+        check_destination(&rule, long.as_bytes(), &expected);
+    }
+
+    #[test]
+    fn a_rename_may_not_move_between_directories_or_empty_the_name() {
+        let mut rule = rule(s3("edi", "in/"), dir("/data"));
+        rule.rename = Some(Rename::new("^.*$", "").expect("a good rename"));
+        check_destination(
+            &rule,
+            b"a/b",
+            "bring to /data/a/: a part of the name is empty",
+        );
+        rule.rename = Some(Rename::new("^.*$", "..").expect("a good rename"));
+        check_destination(
+            &rule,
+            b"a/b",
+            "bring to /data/a/..: a part of the name is `.` or `..`",
+        );
+    }
+
+    #[test]
+    fn an_item_never_lands_on_itself_or_among_its_sources() {
+        let mut up = rule(dir("/in/a"), dir("/in"));
+        up.recursive = true;
+        check_destination(&up, b"x", "x");
+        check_destination(
+            &up,
+            b"a/x",
+            "bring to /in/a/x: it would land among its rule's own sources",
+        );
+        let up = rule(s3("edi", "in/a/"), s3("edi", "in/"));
+        check_destination(
+            &up,
+            b"a/x",
+            "bring to s3://edi/in/a/x: it would land among its rule's own sources",
+        );
+        check_destination(&rule(s3("one", "a/"), s3("two", "a/")), b"x", "x");
+        let down = rule(s3("edi", "in/"), s3("edi", "in/done/"));
+        assert!(dest_inside_source(&down));
+        check_destination(&down, b"x", "x");
+    }
+
+    fn select(order: Order, max_items: usize, offered: &[(&str, i64)]) -> (Vec<String>, bool) {
+        let mut selection = Selection::new(order, max_items);
+        let mut listed = Listed::Complete;
+        for (name, second) in offered {
+            if selection.offer(entry(name.as_bytes(), *second)).is_break() {
+                listed = Listed::Stopped;
+                break;
+            }
+        }
+        let selected = selection.finish(listed);
+        let names = selected
+            .entries
+            .iter()
+            .map(|e| e.name.lossy().into_owned())
+            .collect();
+        (names, selected.more)
+    }
+
+    #[test]
+    fn files_go_oldest_first_then_by_name_bytes() {
+        let offered = [("b", 2), ("ä", 1), ("z", 1), ("a", 3), ("Z", 1)];
+        assert_eq!(select(Order::ByAge, 4, &offered).0, ["Z", "z", "ä", "b"]);
+        assert!(select(Order::ByAge, 4, &offered).1);
+        assert!(!select(Order::ByAge, 5, &offered).1);
+    }
+
+    #[test]
+    fn keys_stop_as_soon_as_enough_are_selected() {
+        let offered = [("a", 3), ("b", 2), ("c", 1)];
+        let expected = (vec!["a".to_owned(), "b".to_owned()], true);
+        assert_eq!(select(Order::ByName, 2, &offered), expected);
+    }
+
+    #[test]
+    fn max_items_0_selects_nothing_and_says_that_there_is_more() {
+        assert_eq!(select(Order::ByName, 0, &[("a", 1)]), (vec![], true));
+        assert_eq!(select(Order::ByAge, 0, &[("a", 1)]), (vec![], true));
+        assert_eq!(select(Order::ByAge, 0, &[]), (vec![], false));
+    }
+
+    #[test]
+    fn numbered_names_keep_the_last_extension() {
+        let name = |text: &str| Name::new(text.as_bytes()).expect("a good name");
+        for (from, number, expected) in [
+            ("a.edi", 0, "a.edi"),
+            ("a.edi", 1, "a-1.edi"),
+            ("d.x/a", 12, "d.x/a-12"),
+            ("a.tar.gz", 1, "a.tar-1.gz"),
+            (".hidden", 1, ".hidden-1"),
+            ("a.", 1, "a-1."),
+        ] {
+            assert_eq!(numbered(&name(from), number), Some(name(expected)));
+        }
+        assert_eq!(numbered(&name(&"x".repeat(255)), 1), None);
+    }
+
+    #[test]
+    fn the_second_claim_learns_who_was_first() {
+        let claims = Claims::default();
+        let name = Name::new(*b"x").expect("a good name");
+        assert_eq!(claims.claim(&dir("/a"), &name, "one"), Ok(()));
+        assert_eq!(claims.claim(&dir("/b"), &name, "two"), Ok(()));
+        assert_eq!(
+            claims.claim(&dir("/a"), &name, "three"),
+            Err("one".to_owned())
+        );
+    }
+}

@@ -36,15 +36,17 @@ pub fn warnings(rules: &[Rule]) -> Vec<String> {
     let mut warnings: Vec<String> = rules.iter().flat_map(alone).collect();
     let samples: Vec<Vec<String>> = rules.iter().map(samples).collect();
     for (index, a) in rules.iter().enumerate() {
-        for (other, b) in rules.iter().enumerate() {
-            if index == other || !(touch(&a.source, &b.source) || touch(&a.dest, &b.source)) {
-                continue;
+        for (other, b) in rules.iter().enumerate().skip(index + 1) {
+            let names = || candidates(a, b, &samples[index], &samples[other]);
+            // The cheap questions first: most pairs of many rules end here.
+            if touch(&a.source, &b.source) && !surely_differ(a, b) {
+                warnings.extend(same_source(a, b, &names()));
             }
-            let names = candidates(a, b, &samples[index], &samples[other]);
-            if index < other {
-                warnings.extend(same_source(a, b, &names));
+            for (a, b) in [(a, b), (b, a)] {
+                if touch(&a.dest, &b.source) {
+                    warnings.extend(feeds(a, b, &names()));
+                }
             }
-            warnings.extend(feeds(a, b, &names));
         }
     }
     warnings
@@ -237,6 +239,26 @@ fn prefixed(directories: &[u8], name: &[u8]) -> Option<Name> {
     Name::new([directories, name].concat())
 }
 
+/// Whether two globs for one place begin or end with texts that no name can both have.
+fn surely_differ(a: &Rule, b: &Rule) -> bool {
+    let (Matcher::Glob(left), Matcher::Glob(right)) = (&a.matcher, &b.matcher) else {
+        return false;
+    };
+    let is_special = |c: char| matches!(c, '*' | '?' | '[' | ']');
+    let ends = |pattern: &str| {
+        let head = pattern.find(is_special).unwrap_or(pattern.len());
+        let tail = pattern.rfind(is_special).map_or(0, |at| at + 1);
+        (head, tail)
+    };
+    let (left, right) = (left.as_str(), right.as_str());
+    let ((left_head, left_tail), (right_head, right_tail)) = (ends(left), ends(right));
+    let (left_head, right_head) = (&left[..left_head], &right[..right_head]);
+    let (left_tail, right_tail) = (&left[left_tail..], &right[right_tail..]);
+    let heads = left_head.starts_with(right_head) || right_head.starts_with(left_head);
+    let tails = left_tail.ends_with(right_tail) || right_tail.ends_with(left_tail);
+    a.source == b.source && !(heads && tails)
+}
+
 /// Names that two rules may both take; not all there are, but no rule is accused without one.
 fn candidates(a: &Rule, b: &Rule, of_a: &[String], of_b: &[String]) -> Vec<Name> {
     let mut texts: Vec<String> = of_a.iter().chain(of_b).cloned().collect();
@@ -322,7 +344,10 @@ fn member(class: &Class) -> char {
     match class {
         Class::Unicode(class) => {
             let has = |c: &char| class.iter().any(|r| r.start() <= *c && *c <= r.end());
-            let first = class.iter().next().map_or('x', |range| range.start());
+            let first = class
+                .iter()
+                .next()
+                .map_or('x', regex_syntax::hir::ClassUnicodeRange::start);
             plain.into_iter().find(has).unwrap_or(first)
         }
         Class::Bytes(class) => class

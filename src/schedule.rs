@@ -1,1 +1,381 @@
-//! To come.
+//! Who works on what next: one lane for each rule, shared fairly by a bounded number of workers.
+//!
+//! Promises: items of a lane start in order; no lane waits for another lane's backlog; a task that
+//! waits for its next attempt holds a place in its lane but no worker; when the run is halted no
+//! new task starts. Knows nothing of what a task is.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The lanes of a run.
+pub struct Schedule<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    lanes: Vec<Lane<T>>,
+    /// The lane that was served last.
+    last: usize,
+    running: usize,
+    limit: usize,
+    workers: usize,
+    halted: bool,
+    hurried: bool,
+}
+
+struct Lane<T> {
+    ready: VecDeque<T>,
+    later: Vec<(Instant, T)>,
+    running: usize,
+    limit: usize,
+    /// Somebody may still add tasks to it.
+    open: bool,
+    dropped: usize,
+}
+
+impl<T> Lane<T> {
+    fn in_flight(&self) -> usize {
+        self.running + self.later.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.in_flight() == 0
+    }
+
+    /// Whether a worker must be kept free for it.
+    fn waits_for_first(&self) -> bool {
+        self.running == 0 && (self.open || !self.ready.is_empty())
+    }
+}
+
+impl<T> Schedule<T> {
+    /// Open lanes with these limits, and `limit` workers for all of them together.
+    pub fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
+        let lane = |limit| Lane {
+            ready: VecDeque::new(),
+            later: Vec::new(),
+            running: 0,
+            limit,
+            open: true,
+            dropped: 0,
+        };
+        let state = State {
+            lanes: lane_limits.into_iter().map(lane).collect(),
+            last: 0,
+            running: 0,
+            limit,
+            workers: 0,
+            halted: false,
+            hurried: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Closes the lane's listing with these tasks; says how many more workers are worth starting
+    /// (they count as started) and whether the lane is empty, which makes the caller its owner
+    /// again as in [`finish`](Self::finish).
+    pub fn submit(&self, lane: usize, tasks: impl IntoIterator<Item = T>) -> (usize, bool) {
+        let mut state = self.lock();
+        let halted = state.halted;
+        let this = &mut state.lanes[lane];
+        if halted {
+            this.dropped += tasks.into_iter().count();
+        } else {
+            this.ready.extend(tasks);
+        }
+        let empty = this.is_empty();
+        this.open = empty;
+        let waiting: usize = state.lanes.iter().map(|lane| lane.ready.len()).sum();
+        let idle = state.workers - state.running;
+        let more = waiting
+            .saturating_sub(idle)
+            .min(state.limit - state.workers);
+        state.workers += more;
+        drop(state);
+        self.changed.notify_all();
+        (more, empty)
+    }
+
+    /// Takes back a worker that could not be started; says whether there is none at all.
+    pub fn worker_failed(&self) -> bool {
+        let mut state = self.lock();
+        state.workers -= 1;
+        let none = state.workers == 0;
+        state.workers += usize::from(none);
+        none
+    }
+
+    /// The next task and its lane; waits for one. `None` when nothing is left and no lane is open.
+    pub fn next(&self) -> Option<(usize, T)> {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            if let Some(found) = state.pick(now) {
+                return Some(found);
+            }
+            if state.lanes.iter().all(|lane| lane.is_empty() && !lane.open) {
+                drop(state);
+                self.changed.notify_all();
+                return None;
+            }
+            let due = state
+                .lanes
+                .iter()
+                .flat_map(|lane| &lane.later)
+                .map(|(due, _)| *due)
+                .min();
+            // A due time in the past with no worker free is woken by whoever frees one.
+            let patience = due.map(|due| due.saturating_duration_since(now));
+            state = match patience.filter(|patience| !patience.is_zero()) {
+                Some(patience) => {
+                    let waited = self.changed.wait_timeout(state, patience);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The task of [`next`](Self::next) is over. `true`: the lane is empty; it counts as open
+    /// until the caller either submits to it or closes it.
+    pub fn finish(&self, lane: usize) -> bool {
+        let mut state = self.lock();
+        state.running -= 1;
+        let this = &mut state.lanes[lane];
+        this.running -= 1;
+        let empty = this.is_empty() && !this.open;
+        this.open |= empty;
+        drop(state);
+        self.changed.notify_all();
+        empty
+    }
+
+    /// The task of [`next`](Self::next) is to be given again after `wait`.
+    pub fn again(&self, lane: usize, task: T, wait: Duration) {
+        let mut state = self.lock();
+        state.running -= 1;
+        let this = &mut state.lanes[lane];
+        this.running -= 1;
+        this.later.push((Instant::now() + wait, task));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Nothing more comes into this lane.
+    pub fn close(&self, lane: usize) {
+        self.lock().lanes[lane].open = false;
+        self.changed.notify_all();
+    }
+
+    /// No new task starts, in any lane; what is in flight goes on, waits included.
+    pub fn halt(&self) {
+        let mut state = self.lock();
+        state.halted = true;
+        for lane in &mut state.lanes {
+            lane.drop_ready();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// No new task starts in this lane.
+    pub fn halt_lane(&self, lane: usize) {
+        self.lock().lanes[lane].drop_ready();
+    }
+
+    /// Halts, and makes all that wait due at once.
+    pub fn hurry(&self) {
+        self.lock().hurried = true;
+        self.halt();
+    }
+
+    /// Waits for `duration`, or until no new task may start.
+    pub fn pause(&self, duration: Duration) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), duration, |state| !state.halted);
+        drop(waited);
+    }
+
+    /// Whether no new task may start.
+    pub fn is_halted(&self) -> bool {
+        self.lock().halted
+    }
+
+    /// How many tasks of the lane never started because of a halt.
+    pub fn dropped(&self, lane: usize) -> usize {
+        self.lock().lanes[lane].dropped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Lane<T> {
+    fn drop_ready(&mut self) {
+        self.dropped += self.ready.len();
+        self.ready.clear();
+    }
+}
+
+impl<T> State<T> {
+    fn pick(&mut self, now: Instant) -> Option<(usize, T)> {
+        if self.running >= self.limit {
+            return None;
+        }
+        let lane = self.due_lane(now).or_else(|| self.ready_lane())?;
+        let this = &mut self.lanes[lane.index];
+        let task = match lane.waiting {
+            Some(at) => this.later.swap_remove(at).1,
+            None => this.ready.pop_front()?,
+        };
+        this.running += 1;
+        self.running += 1;
+        self.last = lane.index;
+        Some((lane.index, task))
+    }
+
+    fn due_lane(&self, now: Instant) -> Option<Choice> {
+        let waiting = self.lanes.iter().enumerate().flat_map(|(index, lane)| {
+            let tasks = lane.later.iter().enumerate();
+            tasks.map(move |(at, (due, _))| {
+                (
+                    *due,
+                    Choice {
+                        index,
+                        waiting: Some(at),
+                    },
+                )
+            })
+        });
+        let first = waiting.min_by_key(|(due, _)| *due)?;
+        (self.hurried || first.0 <= now).then_some(first.1)
+    }
+
+    /// The next lane behind the last one that may start a task: one that has none running, or any
+    /// as long as a worker stays free for each lane that still waits for its first.
+    fn ready_lane(&self) -> Option<Choice> {
+        let lanes = self.lanes.len();
+        let reserved = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.waits_for_first())
+            .count();
+        (1..=lanes)
+            .map(|step| (self.last + step) % lanes)
+            .find_map(|index| {
+                let lane = &self.lanes[index];
+                let first = lane.running == 0;
+                let may = !lane.ready.is_empty()
+                    && lane.in_flight() < lane.limit
+                    && (first || self.running + reserved < self.limit);
+                may.then_some(Choice {
+                    index,
+                    waiting: None,
+                })
+            })
+    }
+}
+
+struct Choice {
+    index: usize,
+    waiting: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(schedule: &Schedule<u32>, tasks: usize) -> Vec<(usize, u32)> {
+        (0..tasks)
+            .map(|_| schedule.next().expect("a task is ready"))
+            .collect()
+    }
+
+    #[test]
+    fn lanes_take_turns_and_keep_their_order() {
+        let schedule = Schedule::new(4, [4, 4]);
+        schedule.submit(0, [1, 2, 3]);
+        schedule.submit(1, [11, 12, 13]);
+        assert_eq!(drain(&schedule, 4), [(1, 11), (0, 1), (1, 12), (0, 2)]);
+    }
+
+    #[test]
+    fn a_worker_stays_free_for_a_rule_that_still_lists() {
+        let schedule = Schedule::new(2, [2, 2]);
+        schedule.submit(0, [1, 2]);
+        assert_eq!(schedule.next(), Some((0, 1)));
+        schedule.submit(1, [11]);
+        assert_eq!(
+            schedule.next(),
+            Some((1, 11)),
+            "the second worker was kept for lane 1"
+        );
+        assert!(!schedule.finish(0));
+        assert_eq!(schedule.next(), Some((0, 2)));
+    }
+
+    #[test]
+    fn a_lane_limit_of_one_keeps_strict_order_also_over_a_wait() {
+        let schedule = Schedule::new(4, [1]);
+        schedule.submit(0, [1, 2]);
+        let (lane, task) = schedule.next().expect("a task is ready");
+        schedule.again(lane, task, Duration::from_millis(5));
+        assert_eq!(schedule.next(), Some((0, 1)), "2 must not overtake 1");
+        assert!(!schedule.finish(0));
+        assert_eq!(schedule.next(), Some((0, 2)));
+        assert!(schedule.finish(0));
+        schedule.close(0);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_waiting_task_leaves_its_worker_to_others() {
+        let schedule = Schedule::new(1, [1, 1]);
+        schedule.submit(0, [1]);
+        let (lane, task) = schedule.next().expect("a task is ready");
+        schedule.again(lane, task, Duration::from_secs(3600));
+        schedule.submit(1, [11]);
+        assert_eq!(schedule.next(), Some((1, 11)));
+    }
+
+    #[test]
+    fn a_halt_starts_nothing_new_and_counts_what_it_dropped() {
+        let schedule = Schedule::new(1, [1, 1]);
+        schedule.submit(0, [1, 2]);
+        assert_eq!(schedule.next(), Some((0, 1)));
+        schedule.halt();
+        assert_eq!(schedule.submit(1, [11]), (0, true));
+        assert_eq!((schedule.dropped(0), schedule.dropped(1)), (1, 1));
+        assert!(schedule.finish(0));
+        schedule.close(0);
+        schedule.close(1);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn hurry_makes_waiting_tasks_due() {
+        let schedule = Schedule::new(1, [1]);
+        schedule.submit(0, [1]);
+        let (lane, task) = schedule.next().expect("a task is ready");
+        schedule.again(lane, task, Duration::from_secs(3600));
+        schedule.hurry();
+        assert_eq!(schedule.next(), Some((0, 1)));
+    }
+
+    #[test]
+    fn no_more_workers_than_tasks_or_the_limit_are_started() {
+        let schedule = Schedule::new(3, [3, 3]);
+        assert_eq!(schedule.submit(0, [1]).0, 1);
+        assert_eq!(schedule.submit(1, [11, 12, 13, 14]).0, 2);
+    }
+}

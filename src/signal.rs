@@ -1,1 +1,53 @@
-//! To come.
+//! SIGTERM and SIGINT: the first asks to stop, the second ends the process at once.
+//!
+//! Both are handled also as process 1 of a container, where the kernel delivers no signal that
+//! has no handler.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::context::Context;
+
+/// How long items in flight may go on after the first signal before they are broken off. With
+/// [`ROLLBACK`] it stays below the 20 s that SPEC allows, and below Kubernetes' default of 30 s.
+const GRACE: Duration = Duration::from_secs(14);
+
+/// How long broken-off items may take to roll back before the process ends without them.
+const ROLLBACK: Duration = Duration::from_secs(5);
+
+/// Starts to listen. `at_the_end` is run when the time is up, right before the process ends.
+///
+/// # Errors
+/// When the system refuses the handlers or the thread.
+pub fn watch(
+    context: &Arc<Context>,
+    at_the_end: impl FnOnce(i32) + Send + 'static,
+) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let context = Arc::clone(context);
+    let mut at_the_end = Some(at_the_end);
+    std::thread::Builder::new().spawn(move || {
+        for signal in signals.forever() {
+            let Some(at_the_end) = at_the_end.take() else {
+                std::process::exit(128 + signal);
+            };
+            context.stop.request(signal);
+            let context = Arc::clone(&context);
+            let timer = std::thread::Builder::new().spawn(move || {
+                std::thread::sleep(GRACE);
+                context.stop.cancel();
+                std::thread::sleep(ROLLBACK);
+                at_the_end(signal);
+                std::process::exit(128 + signal);
+            });
+            if timer.is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    })?;
+    Ok(())
+}

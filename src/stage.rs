@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
-use crc_fast::CrcAlgorithm;
+use crc64fast_nvme::Digest as Crc64;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
@@ -56,26 +56,20 @@ pub enum Algorithm {
 enum Hasher {
     Md5(Md5),
     Sha256(Sha256),
-    Crc {
-        digest: crc_fast::Digest,
-        bytes: usize,
-    },
-    /// The parts' checksums tell it in the end.
-    OfParts,
+    Crc32(crc32fast::Hasher),
+    Crc32c(u32),
+    /// Every stage computes it anyway.
+    Crc64,
 }
 
 impl Hasher {
     fn new(algorithm: Algorithm) -> Self {
-        let crc = |algorithm| Self::Crc {
-            digest: crc_fast::Digest::new(algorithm),
-            bytes: 4,
-        };
         match algorithm {
             Algorithm::Md5 => Self::Md5(Md5::new()),
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
-            Algorithm::Crc32 => crc(CrcAlgorithm::Crc32IsoHdlc),
-            Algorithm::Crc32c => crc(CrcAlgorithm::Crc32Iscsi),
-            Algorithm::Crc64Nvme => Self::OfParts,
+            Algorithm::Crc32 => Self::Crc32(crc32fast::Hasher::new()),
+            Algorithm::Crc32c => Self::Crc32c(0),
+            Algorithm::Crc64Nvme => Self::Crc64,
         }
     }
 
@@ -83,8 +77,9 @@ impl Hasher {
         match self {
             Self::Md5(md5) => md5.update(bytes),
             Self::Sha256(sha256) => sha256.update(bytes),
-            Self::Crc { digest, .. } => digest.update(bytes),
-            Self::OfParts => {}
+            Self::Crc32(hasher) => hasher.update(bytes),
+            Self::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, bytes),
+            Self::Crc64 => {}
         }
     }
 
@@ -92,11 +87,9 @@ impl Hasher {
         match self {
             Self::Md5(md5) => md5.finalize().to_vec(),
             Self::Sha256(sha256) => sha256.finalize().to_vec(),
-            Self::Crc { digest, bytes } => {
-                let all = digest.finalize().to_be_bytes();
-                all[all.len() - bytes..].to_vec()
-            }
-            Self::OfParts => crc64.to_be_bytes().to_vec(),
+            Self::Crc32(hasher) => hasher.finalize().to_be_bytes().to_vec(),
+            Self::Crc32c(crc) => crc.to_be_bytes().to_vec(),
+            Self::Crc64 => crc64.to_be_bytes().to_vec(),
         }
     }
 }
@@ -124,9 +117,12 @@ pub struct Stage<'a> {
     content: Content,
     expected_bytes: u64,
     written_bytes: u64,
-    part_bytes: u64,
+    /// Of the whole.
+    crc: Crc64,
     parts: Vec<Part>,
-    crc: crc_fast::Digest,
+    part_bytes: u64,
+    /// Of the part that is being written, where there is more than one.
+    part: Crc64,
     hasher: Option<Hasher>,
 }
 
@@ -138,9 +134,10 @@ impl<'a> Stage<'a> {
             content: Content::Memory(Vec::new()),
             expected_bytes: 0,
             written_bytes: 0,
-            part_bytes: PART_MIN_BYTES,
+            crc: Crc64::new(),
             parts: Vec::new(),
-            crc: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
+            part_bytes: PART_MIN_BYTES,
+            part: Crc64::new(),
             hasher: None,
         }
     }
@@ -153,8 +150,9 @@ impl<'a> Stage<'a> {
         self.expected_bytes = size_bytes;
         self.written_bytes = 0;
         self.part_bytes = part_size(size_bytes);
+        self.crc = Crc64::new();
         self.parts.clear();
-        self.crc.reset();
+        self.part = Crc64::new();
         self.hasher = promised.map(Hasher::new);
         self.content = if size_bytes <= MEMORY_LIMIT_BYTES {
             let room = usize::try_from(size_bytes).unwrap_or(0);
@@ -179,7 +177,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// `Storage`: the staging directory is full. `Transient`: more than was announced.
     /// `Stopped`: transfers are to be broken off.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.context.stop.check()?;
         self.written_bytes += bytes.len() as u64;
         if self.written_bytes > self.expected_bytes {
@@ -200,15 +198,9 @@ impl<'a> Stage<'a> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        while !bytes.is_empty() {
-            let room =
-                usize::try_from(self.part_bytes - self.crc.get_amount()).unwrap_or(usize::MAX);
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.crc.update(now);
-            bytes = later;
-            if self.crc.get_amount() == self.part_bytes {
-                self.close_part();
-            }
+        self.crc.write(bytes);
+        if self.expected_bytes > self.part_bytes {
+            self.write_parts(bytes);
         }
         Ok(())
     }
@@ -225,17 +217,17 @@ impl<'a> Stage<'a> {
                 format!("stage: the source ended after {got} of {wanted} bytes"),
             ));
         }
-        if self.crc.get_amount() > 0 || self.parts.is_empty() {
-            self.close_part();
-        }
-        let crc64 = self
-            .parts
-            .iter()
-            .skip(1)
-            .fold(self.parts[0].crc64, |whole, part| {
-                let algorithm = CrcAlgorithm::Crc64Nvme;
-                crc_fast::checksum_combine(algorithm, whole, part.crc64, part.size_bytes)
+        let crc64 = self.crc.sum64();
+        if self.expected_bytes <= self.part_bytes {
+            let size_bytes = self.written_bytes;
+            self.parts.push(Part {
+                offset: 0,
+                size_bytes,
+                crc64,
             });
+        } else if self.parts_end() < self.written_bytes {
+            self.close_part(self.written_bytes - self.parts_end());
+        }
         let digest = self.hasher.take().map(|hasher| hasher.finish(crc64));
         let content = std::mem::replace(&mut self.content, Content::Memory(Vec::new()));
         let parts = std::mem::take(&mut self.parts);
@@ -250,18 +242,35 @@ impl<'a> Stage<'a> {
         ))
     }
 
-    fn close_part(&mut self) {
-        let size_bytes = self.crc.get_amount();
-        let offset = self
-            .parts
+    /// Hashes each part for itself; `bytes` are counted already.
+    fn write_parts(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let done = self.written_bytes - bytes.len() as u64 - self.parts_end();
+            let room = usize::try_from(self.part_bytes - done).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.part.write(now);
+            bytes = later;
+            if now.len() == room {
+                self.close_part(self.part_bytes);
+            }
+        }
+    }
+
+    fn parts_end(&self) -> u64 {
+        self.parts
             .last()
-            .map_or(0, |last| last.offset + last.size_bytes);
+            .map_or(0, |last| last.offset + last.size_bytes)
+    }
+
+    fn close_part(&mut self, size_bytes: u64) {
+        let offset = self.parts_end();
+        let crc64 = self.part.sum64();
         self.parts.push(Part {
             offset,
             size_bytes,
-            crc64: self.crc.finalize(),
+            crc64,
         });
-        self.crc.reset();
+        self.part = Crc64::new();
     }
 }
 

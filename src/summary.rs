@@ -1,1 +1,72 @@
-//! To come.
+//! PURE: outcomes to counts, the last log line, and the exit code.
+
+/// What became of the items of one rule, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// At the destination and gone at the source.
+    pub moved: u64,
+    /// At the destination and still at the source.
+    pub copied: u64,
+    /// Left alone for a reason that is no failure.
+    pub skipped: u64,
+    /// Items, or a whole listing, that exhausted their attempts.
+    pub failed: u64,
+    /// Delivered bytes.
+    pub bytes: u64,
+    /// Selected, but never started because the run was halted.
+    pub left: u64,
+}
+
+impl Tally {
+    /// Adds another tally to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.moved += other.moved;
+        self.copied += other.copied;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.left += other.left;
+    }
+}
+
+/// All rules done.
+pub const EXIT_DONE: u8 = 0;
+/// A rule failed.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line, environment or config is wrong; nothing was touched.
+pub const EXIT_USAGE: u8 = 2;
+
+/// The exit code of a run: 128+n where signal n stopped it, whatever else happened.
+pub fn exit_code(total: &Tally, signal: Option<i32>) -> u8 {
+    match signal {
+        Some(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        None if total.failed > 0 => EXIT_FAILED,
+        None => EXIT_DONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_outweighs_a_failure_and_a_failure_outweighs_success() {
+        let failed = Tally {
+            failed: 1,
+            ..Tally::default()
+        };
+        assert_eq!(
+            exit_code(
+                &Tally {
+                    moved: 3,
+                    ..Tally::default()
+                },
+                None
+            ),
+            EXIT_DONE
+        );
+        assert_eq!(exit_code(&failed, None), EXIT_FAILED);
+        assert_eq!(exit_code(&failed, Some(15)), 143);
+        assert_eq!(exit_code(&Tally::default(), Some(2)), 130);
+    }
+}

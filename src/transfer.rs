@@ -1,1 +1,366 @@
-//! To come.
+//! One item: ready, stage, publish, remove. The one invariant of the program lives here:
+//!
+//! **The source is removed only after the destination is whole and durable, and only if the source
+//! still is what was staged.**
+//!
+//! An [`attempt`] goes as far as it can. What it could not do is attempted again by the caller;
+//! once an item is published, further attempts repeat the removal only.
+
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::object::{Entry, Name, Place, Version};
+use crate::plan::{Claims, numbered};
+use crate::rule::{IfExists, Mode, Rule};
+use crate::stage::Stage;
+use crate::store::{Clash, Fetched, Published, Removed, Store, locked_note};
+
+/// How often one attempt begins anew because the source changed under it.
+const RESTARTS_MAX: u32 = 3;
+
+/// How many names `keep_both` tries.
+const NUMBERED_MAX: u32 = 10_000;
+
+/// The two ends of a rule and what all its items share.
+pub struct Ends<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Where it takes from.
+    pub source: &'a dyn Store,
+    /// Where it brings to.
+    pub dest: &'a dyn Store,
+    /// The destinations of the whole run.
+    pub claims: &'a Claims,
+    /// The world.
+    pub context: &'a Context,
+}
+
+/// One item on its way.
+pub struct Task {
+    /// What the listing said.
+    pub entry: Entry,
+    /// Its name at the destination, or why it cannot have one.
+    pub dest: Result<Name>,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// Why the attempt before this one failed.
+    pub last_error: Option<Error>,
+    /// How long the staged item was, once it was staged.
+    pub bytes: u64,
+    step: Step,
+}
+
+/// Where the next attempt begins.
+enum Step {
+    Stage,
+    Remove { version: Version, dest: Name },
+}
+
+impl Task {
+    /// A task for its first attempt.
+    pub fn new(entry: Entry, dest: Result<Name>) -> Self {
+        Self {
+            entry,
+            dest,
+            attempt: 1,
+            last_error: None,
+            bytes: 0,
+            step: Step::Stage,
+        }
+    }
+}
+
+/// How an item ended.
+#[derive(Debug)]
+pub enum End {
+    /// At the destination, and gone at the source.
+    Moved {
+        /// Its name there.
+        dest: Name,
+        /// What was unusual.
+        note: Option<String>,
+    },
+    /// At the destination, and still at the source.
+    Copied {
+        /// Its name there.
+        dest: Name,
+        /// What was unusual.
+        note: Option<String>,
+    },
+    /// Left alone, for this reason; not counted towards `max_items`.
+    Skipped(String),
+    /// Bots is at work in the source directory: the rule does nothing more, for this reason.
+    RuleOver(String),
+    /// Not at the destination, or still at the source though it should be gone.
+    Failed(Error),
+}
+
+/// How an attempt ended.
+pub enum Attempt {
+    /// For good.
+    End(End),
+    /// It failed; another attempt may help.
+    Failed(Error),
+}
+
+/// Goes through the steps that are left of `task`.
+pub fn attempt(ends: &Ends<'_>, task: &mut Task) -> Attempt {
+    match steps(ends, task) {
+        Ok(end) => Attempt::End(end),
+        Err(error) if error.kind().is_retryable() => Attempt::Failed(error),
+        Err(error) => Attempt::End(End::Failed(error)),
+    }
+}
+
+fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
+    if let Step::Stage = task.step {
+        let wanted = match std::mem::replace(&mut task.dest, Err(spent())) {
+            Ok(name) => name,
+            Err(error) => return Ok(End::Failed(error)),
+        };
+        task.dest = Ok(wanted.clone());
+        if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
+            return Ok(end);
+        }
+        let fetched = match stage(ends, &task.entry) {
+            Ok(fetched) => fetched,
+            Err(error) => return unstaged(error),
+        };
+        task.bytes = fetched.staged.size_bytes();
+        if let Some(age) = too_young(ends, &fetched.version) {
+            return Ok(End::Skipped(age));
+        }
+        let source = ends.source.place().item(&task.entry.name);
+        let dest = match publish(ends, &wanted, &fetched, &source)? {
+            Delivery::There(dest) => dest,
+            Delivery::Taken => return Ok(End::Skipped("the destination exists".into())),
+        };
+        if ends.rule.mode == Mode::Copy {
+            return Ok(End::Copied { dest, note: None });
+        }
+        task.step = Step::Remove {
+            version: fetched.version,
+            dest,
+        };
+    }
+    match &task.step {
+        Step::Remove { version, dest } => remove(ends, &task.entry.name, version, dest),
+        Step::Stage => unreachable!("a staged move goes on to its removal"),
+    }
+}
+
+/// Takes the place of an error that was handed on.
+fn spent() -> Error {
+    Error::new(Kind::Other, "the item was given up before")
+}
+
+/// Step 0: what keeps the item from being touched in this run.
+fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>> {
+    if let Some(lock) = ends.rule.lock_file.as_deref()
+        && let Some(since) = ends.source.lock_file(lock)?
+    {
+        return Ok(Some(End::RuleOver(lock_note(lock, ends, since))));
+    }
+    let between_files = is_file(&ends.rule.source) && is_file(&ends.rule.dest);
+    let skip = ends.rule.if_exists == IfExists::Skip && ends.rule.mode == Mode::Copy;
+    if !between_files && !skip {
+        return Ok(None);
+    }
+    let Some(there) = ends.dest.look(dest)? else {
+        return Ok(None);
+    };
+    if same_file(&entry.version, &there) {
+        let what = format!("bring to {}", ends.dest.place().item(dest));
+        return Err(Error::new(Kind::Invalid, what).because("it is the source itself"));
+    }
+    Ok(skip.then(|| End::Skipped("the destination exists".into())))
+}
+
+fn is_file(place: &Place) -> bool {
+    matches!(place, Place::File { .. })
+}
+
+/// The note on a lock file, with its age: a killed engine leaves it for ever.
+pub fn lock_note(lock: &str, ends: &Ends<'_>, since: jiff::Timestamp) -> String {
+    let seconds = ends.context.now().duration_since(since).as_secs().max(0);
+    format!("{lock} exists in the source directory for {seconds} s: Bots is at work there")
+}
+
+fn same_file(one: &Version, other: &Version) -> bool {
+    match (one, other) {
+        (
+            Version::File { dev, ino, .. },
+            Version::File {
+                dev: dev2,
+                ino: ino2,
+                ..
+            },
+        ) => dev == dev2 && ino == ino2,
+        _ => false,
+    }
+}
+
+/// What would keep the item from being moved, as far as can be told without staging it.
+pub fn rehearse(ends: &Ends<'_>, task: &Task) -> Result<Option<End>> {
+    let Ok(dest) = &task.dest else {
+        return Ok(None);
+    };
+    if let Some(process) = ends.source.locked_by(&task.entry.name)? {
+        return Ok(Some(End::Skipped(locked_note(process))));
+    }
+    not_ready(ends, &task.entry, dest)
+}
+
+/// Step 1: the whole item in a local temporary copy.
+fn stage(ends: &Ends<'_>, entry: &Entry) -> Result<Fetched> {
+    let mut restarts = 0;
+    loop {
+        let mut stage = Stage::new(ends.context);
+        match ends.source.fetch(entry, &mut stage) {
+            Err(error) if error.kind() == Kind::Changed && restarts < RESTARTS_MAX => restarts += 1,
+            result => return result,
+        }
+    }
+}
+
+/// What a failed staging means: somebody else's work is no failure.
+fn unstaged(error: Error) -> Result<End> {
+    match error.kind() {
+        Kind::Gone => Ok(End::Skipped(
+            "the source is gone: somebody else took it".into(),
+        )),
+        Kind::Locked => Ok(End::Skipped(error.chain())),
+        _ => Err(error),
+    }
+}
+
+/// A file that was written to after it was listed may have become too young.
+fn too_young(ends: &Ends<'_>, version: &Version) -> Option<String> {
+    let Version::File { mtime_ns, .. } = version else {
+        return None;
+    };
+    let now = ends.context.now().as_nanosecond();
+    young_note(now - mtime_ns, ends.rule)
+}
+
+/// Why a file of this age in nanoseconds is left for a later run.
+pub fn young_note(age_ns: i128, rule: &Rule) -> Option<String> {
+    let least = rule.min_age.as_nanos().cast_signed();
+    // A file from the future is young only where somebody asked for an age.
+    (least > 0 && age_ns < least).then(|| {
+        let (age, least) = (age_ns.div_euclid(1_000_000_000), rule.min_age.as_secs());
+        format!("{age} s old, left until it is {least} s old")
+    })
+}
+
+enum Delivery {
+    /// Under this name, by us or by an earlier attempt.
+    There(Name),
+    /// Something else is there, and stays.
+    Taken,
+}
+
+/// Step 2: the staged item becomes visible, whole, under the name that `if_exists` allows.
+fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, source: &str) -> Result<Delivery> {
+    match ends.rule.if_exists {
+        IfExists::Overwrite => {
+            let (staged, attributes) = (&fetched.staged, &fetched.attributes);
+            match ends
+                .dest
+                .publish(wanted, staged, attributes, Clash::Replace)?
+            {
+                Published::Done => Ok(Delivery::There(wanted.clone())),
+                Published::Exists => {
+                    let what = format!("put {}", ends.dest.place().item(wanted));
+                    Err(Error::new(Kind::Other, what).because("replacing it was refused"))
+                }
+            }
+        }
+        IfExists::Fail => match publish_new(ends, wanted, fetched)? {
+            Delivery::Taken => {
+                let what = format!("put {}", ends.dest.place().item(wanted));
+                Err(Error::new(Kind::Exists, what)
+                    .because("the destination exists, the source was kept"))
+            }
+            there @ Delivery::There(_) => Ok(there),
+        },
+        IfExists::Skip => publish_new(ends, wanted, fetched),
+        IfExists::KeepBoth => publish_numbered(ends, wanted, fetched, source),
+    }
+}
+
+/// Publishes without replacing anything; what is there byte for byte counts as delivered.
+fn publish_new(ends: &Ends<'_>, name: &Name, fetched: &Fetched) -> Result<Delivery> {
+    let staged = &fetched.staged;
+    // A look spares the writing of what will be refused, where it is cheaper than the writing. The
+    // refusal to replace is the store's all the same.
+    let look_first = is_file(&ends.rule.dest) || staged.in_memory().is_none();
+    let free = !look_first || ends.dest.look(name)?.is_none();
+    if free
+        && ends
+            .dest
+            .publish(name, staged, &fetched.attributes, Clash::Refuse)?
+            == Published::Done
+    {
+        return Ok(Delivery::There(name.clone()));
+    }
+    let content_matters = ends.rule.if_exists != IfExists::Skip || ends.rule.mode == Mode::Move;
+    if content_matters && ends.dest.holds(name, staged)? {
+        return Ok(Delivery::There(name.clone()));
+    }
+    Ok(Delivery::Taken)
+}
+
+fn publish_numbered(
+    ends: &Ends<'_>,
+    wanted: &Name,
+    fetched: &Fetched,
+    source: &str,
+) -> Result<Delivery> {
+    for number in 0..NUMBERED_MAX {
+        let Some(name) = numbered(wanted, number) else {
+            break;
+        };
+        if ends
+            .claims
+            .claim(ends.dest.place(), &name, source)
+            .is_err_and(|first| first != source)
+        {
+            continue;
+        }
+        if let there @ Delivery::There(_) = publish_new(ends, &name, fetched)? {
+            return Ok(there);
+        }
+    }
+    let what = format!("put {}", ends.dest.place().item(wanted));
+    Err(Error::new(Kind::Invalid, what)
+        .because("no free name is left")
+        .advise(format!(
+            "`keep_both` tries {NUMBERED_MAX} names of at most 255 bytes; clear the destination"
+        )))
+}
+
+/// Step 3: the source goes, if it still is what was staged.
+fn remove(ends: &Ends<'_>, name: &Name, version: &Version, dest: &Name) -> Result<End> {
+    let stays = |why: String| {
+        let note = Some(format!("{why}: it stays, the next run takes it"));
+        Ok(End::Copied {
+            dest: dest.clone(),
+            note,
+        })
+    };
+    match ends.source.remove(name, version)? {
+        Removed::Done => Ok(End::Moved {
+            dest: dest.clone(),
+            note: None,
+        }),
+        Removed::Gone => {
+            let note = Some("the source was gone already: somebody else took it".into());
+            Ok(End::Moved {
+                dest: dest.clone(),
+                note,
+            })
+        }
+        Removed::Changed => stays("the source changed after it was staged".into()),
+        Removed::Locked(process) => stays(locked_note(process)),
+    }
+}

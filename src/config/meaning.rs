@@ -64,8 +64,10 @@ struct Defaults {
     concurrency: Option<u32>,
     min_age_seconds: Option<u32>,
     if_exists: Option<IfExists>,
-    /// It says something wrong about buckets or paths, so rules that lack one are not to blame.
-    is_flawed: bool,
+    /// It says something wrong about the bucket, so rules that lack one are not to blame.
+    bucket_is_flawed: bool,
+    /// The same for `base_file_path`.
+    base_is_flawed: bool,
 }
 
 /// Reads the whole tree; `None`, or a config without some of its rules, goes with problems.
@@ -106,7 +108,8 @@ pub(super) fn config(
     if let Some(written) = table.table("defaults", schema::DEFAULTS, report) {
         defaults = read_defaults(&written, report);
     } else if table.get("defaults").is_some() {
-        defaults.is_flawed = true;
+        defaults.bucket_is_flawed = true;
+        defaults.base_is_flawed = true;
     }
     let reader = Reader {
         defaults: &defaults,
@@ -135,19 +138,15 @@ pub(super) fn config(
 }
 
 fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
-    let before = report.0.len();
     let bucket = table
         .text("default_bucket", report)
         .and_then(|found| bucket_name(&found, report));
     let base = table
         .text("base_file_path", report)
         .and_then(|found| base_path(&found, report));
-    // An unknown key may be a misspelt one of these two.
-    let is_flawed = report.0.len() > before
-        || table
-            .entries()
-            .any(|(key, ..)| !schema::DEFAULTS.contains(&key));
     Defaults {
+        bucket_is_flawed: bucket.is_none() && is_meant(table, "default_bucket"),
+        base_is_flawed: base.is_none() && is_meant(table, "base_file_path"),
         bucket,
         base,
         mode: value(table.choice("mode", MODES, report)),
@@ -158,8 +157,16 @@ fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
         concurrency: value(table.integer("concurrency", &CONCURRENCY, report)),
         min_age_seconds: value(table.integer("min_age_seconds", &MIN_AGE_SECONDS, report)),
         if_exists: value(table.choice("if_exists", IF_EXISTS, report)),
-        is_flawed,
     }
+}
+
+/// Whether `defaults` has the key with some value, or one that is probably a slip for it.
+fn is_meant(defaults: &Table<'_>, key: &str) -> bool {
+    let is_slip = |written: &str| {
+        let hint = schema::hint(written, schema::DEFAULTS);
+        !schema::DEFAULTS.contains(&written) && hint.is_some_and(|hint| hint.contains(key))
+    };
+    defaults.get(key).is_some() || defaults.entries().any(|(written, ..)| is_slip(written))
 }
 
 /// Reads rules with what `defaults` and the environment say.
@@ -342,7 +349,7 @@ impl Reader<'_> {
             return Some(bucket.clone());
         }
         let Some(fallback) = self.bucket_fallback else {
-            if !self.defaults.is_flawed {
+            if !self.defaults.bucket_is_flawed {
                 let allowed = "a bucket here, in defaults.default_bucket, or in MINIO_BUCKET";
                 table.missing("bucket", allowed, report);
             }
@@ -377,7 +384,7 @@ impl Reader<'_> {
             return Some(Place::File { path: plain, base });
         }
         let Some(base) = base else {
-            if !self.defaults.is_flawed {
+            if !self.defaults.base_is_flawed {
                 let text = quoted(found.value);
                 report.value(
                     &found.path,

@@ -35,9 +35,9 @@ pub struct Scope<'a> {
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
-    /// Everything was seen.
+    /// Everything was seen, or the receiver stopped it at the very last candidate.
     Complete,
-    /// The receiver stopped it, or there is nothing behind what it took.
+    /// The receiver stopped it and there may be more.
     Stopped,
     /// The source directory is not there: nothing to do, worth a warning.
     NoDirectory,
@@ -112,6 +112,12 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// What tells the source directory from any other, where there is a directory: two paths may
+    /// lead to one.
+    fn directory_id(&self) -> Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
+
     /// The number of a process that holds an exclusive record lock on the item (0 where the
     /// system does not say). Must not take a lock itself.
     fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {
@@ -123,8 +129,8 @@ pub trait Store: Send + Sync {
 
     /// Copies the whole item into `stage` and verifies it there.
     ///
-    /// Fails with `Gone` where it is not there, with `Changed` where it changed meanwhile. A body
-    /// that ends early is a failure, never a short item. May begin the stage anew for a quick try.
+    /// Fails with `Gone` where it is not there, with `Changed` where it changed meanwhile, with
+    /// `Locked` where another process holds an exclusive record lock on it. A body that ends early is a failure, never a short item. May begin the stage anew for a quick try.
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched>;
 
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
@@ -145,4 +151,21 @@ pub trait Store: Send + Sync {
 
     /// Removes the item if it still is what was staged, looked up right before.
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed>;
+}
+
+/// How the names of files that are being written begin and end. No item may take such a name, since
+/// a later run removes old ones.
+pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
+
+/// Whether `part` is the name of a file that is being written by some run of this program.
+pub fn is_temporary(part: &[u8]) -> bool {
+    part.starts_with(PART_FILE.0.as_bytes()) && part.ends_with(PART_FILE.1.as_bytes())
+}
+
+/// The note on a source that is being written by the process of this number, 0 where it is unknown.
+pub fn locked_note(process: u32) -> String {
+    match process {
+        0 => "another process has it locked: it is being written".into(),
+        process => format!("process {process} has it locked: it is being written"),
+    }
 }

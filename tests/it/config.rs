@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bots_mover::config::{self, ONE_OFF_OPTIONS, Problems};
 use bots_mover::object::Place;
-use bots_mover::pattern::Matcher;
+use bots_mover::pattern::{Matcher, TOKENS};
 use bots_mover::relations;
 use bots_mover::rule::{Config, IfExists, Instant, Mode, Rule};
 use jiff::Timestamp;
@@ -322,7 +322,7 @@ fn one_off(src: &str, dest: &str, options: &[(&str, &str)]) -> Result<Config, St
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let cwd = Path::new("/work/dir");
+    let cwd = Path::new("/home/bots");
     config::one_off(Mode::Copy, src, dest, &options, cwd, Some("edi"))
         .map_err(|problems| problems.to_string())
 }
@@ -345,7 +345,7 @@ fn a_rule_from_the_command_line_is_a_rule_like_any_other() {
     ];
     let config = one_off("out/./x", "s3://other/in", &options).expect("a rule");
     let rule = rule(&config, "copy");
-    assert_eq!(rule.source.to_string(), "/work/dir/out/x");
+    assert_eq!(rule.source.to_string(), "/home/bots/out/x");
     assert_eq!(rule.dest.to_string(), "s3://other/in/");
     assert_eq!((rule.mode, rule.if_exists), (Mode::Copy, IfExists::Skip));
     assert_eq!(
@@ -563,4 +563,60 @@ fn a_failing_example_shows_what_was_expected_and_what_came() {
         r#"rule "a": example ".x.edi": expected to become ".x.edi", but it is ignored: `.x.edi` begins with a dot"#,
     ];
     assert_eq!(failing, expected);
+}
+
+// The documentation.
+
+/// All pages of the project that explain a directory.
+fn readmes(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        let is_directory = entry.file_type().expect("a type").is_dir();
+        if is_directory && name != "target" && !name.to_string_lossy().starts_with('.') {
+            readmes(&entry.path(), found);
+        } else if name == "README.md" {
+            found.push(entry.path());
+        }
+    }
+}
+
+/// The contents of the fenced blocks of one language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fenced = page.split("\n```").skip(1).step_by(2);
+    fenced
+        .filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'))
+        .collect()
+}
+
+#[test]
+fn every_config_in_the_documentation_is_good() {
+    let mut pages = Vec::new();
+    readmes(Path::new(env!("CARGO_MANIFEST_DIR")), &mut pages);
+    let mut count = 0;
+    for path in pages {
+        let page = read(&path);
+        // Kubernetes objects are YAML too, but not ours.
+        let configs = blocks(&page, "yaml").into_iter();
+        for text in configs.filter(|text| !text.contains("apiVersion:")) {
+            let config = config::parse(text, &path.to_string_lossy(), Some("edi"))
+                .unwrap_or_else(|problems| panic!("{text}\n{problems}"));
+            let (at, zone) = (Timestamp::UNIX_EPOCH, TimeZone::UTC);
+            let failing = relations::failing_examples(&config, &Instant { at, zone });
+            assert!(failing.is_empty(), "{text}\n{failing:?}");
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "only {count} configs found");
+}
+
+#[test]
+fn the_reference_names_every_token_and_option() {
+    let page = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/README.md"));
+    for word in ONE_OFF_OPTIONS.iter().chain(TOKENS) {
+        assert!(
+            page.contains(&format!("`{word}`")),
+            "{word} is not explained"
+        );
+    }
 }

@@ -34,7 +34,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::stage::{CHUNK_BYTES, Stage, Staged};
-use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
 /// A directory as one end of a rule.
 pub struct LocalStore {
@@ -100,6 +100,10 @@ impl LocalStore {
         if !before.is_regular() {
             return Err(self.gone("stage", name));
         }
+        if let Some(process) = exclusive_lock(&file) {
+            let what = format!("stage {}", self.place.item(name));
+            return Err(Error::new(Kind::Locked, what).because(locked_note(process)));
+        }
         let size_bytes = before.size_bytes();
         let changed = |how: String| {
             let what = format!("stage {}", self.place.item(name));
@@ -130,7 +134,9 @@ impl LocalStore {
         if version != before.version() {
             return Err(changed("it was modified meanwhile".into()));
         }
+        let (staged, _) = stage.finish()?;
         Ok(Fetched {
+            staged,
             version,
             attributes: Attributes::default(),
         })
@@ -237,6 +243,14 @@ impl Store for LocalStore {
             self.exists()?;
         }
         Ok(listed)
+    }
+
+    fn directory_id(&self) -> Result<Option<(u64, u64)>> {
+        match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
+            Ok(stat) => Ok(Some(stat.identity())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(fault("look at", &self.path, error)),
+        }
     }
 
     fn lock_file(&self, lock_name: &str) -> Result<Option<Timestamp>> {

@@ -15,7 +15,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crc_fast::CrcAlgorithm;
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fsync, linkat, mkdirat, openat, renameat,
@@ -30,13 +29,7 @@ use super::{LocalStore, chunk_for, shown};
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::stage::Staged;
-use crate::store::{Clash, Published};
-
-/// How the name of a file that is being written begins.
-const PART_PREFIX: &[u8] = b".bots-mover-";
-
-/// How it ends.
-const PART_SUFFIX: &[u8] = b".part";
+use crate::store::{Clash, PART_FILE, Published, is_temporary};
 
 /// How many random names are tried for a part file.
 const PART_NAME_TRIES: u32 = 8;
@@ -79,7 +72,7 @@ impl LocalStore {
         clash: Clash,
     ) -> Result<Published> {
         check_name(&self.path, name)?;
-        if is_part(name.split().1) {
+        if is_temporary(name.split().1) {
             return Err(
                 Error::new(Kind::Invalid, format!("publish {}", self.place.item(name)))
                     .because("such names are kept for files being written, and cleared up")
@@ -130,7 +123,7 @@ impl LocalStore {
     /// Fills the part file, compares what went into it with what was staged, and leaves it durable
     /// and closed.
     fn write(&self, mut file: File, name: &Name, staged: &Staged) -> Result<()> {
-        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut crc = crc64fast_nvme::Digest::new();
         let mut buffer = chunk_for(staged.size_bytes());
         let mut offset = 0;
         loop {
@@ -142,10 +135,10 @@ impl LocalStore {
             let bytes = &buffer[..amount];
             file.write_all(bytes)
                 .map_err(|error| fault_at("write", &self.place, name, error))?;
-            crc.update(bytes);
+            crc.write(bytes);
             offset += amount as u64;
         }
-        if offset != staged.size_bytes() || crc.finalize() != staged.crc64() {
+        if offset != staged.size_bytes() || crc.sum64() != staged.crc64() {
             let what = format!("write {}", self.place.item(name));
             return Err(Error::new(Kind::Storage, what)
                 .because("the staged copy is not what was staged")
@@ -381,11 +374,8 @@ fn part_name() -> Vec<u8> {
     // Each `RandomState` has other keys, so the hash of nothing is a random number.
     let random = RandomState::new().hash_one(());
     let random = format!("{random:016x}");
-    [PART_PREFIX, random.as_bytes(), PART_SUFFIX].concat()
-}
-
-fn is_part(last: &[u8]) -> bool {
-    last.starts_with(PART_PREFIX) && last.ends_with(PART_SUFFIX)
+    let (begins, ends) = PART_FILE;
+    [begins, &random, ends].concat().into_bytes()
 }
 
 fn sweep(directory: &OwnedFd, now: Timestamp) {
@@ -393,7 +383,7 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
     let mut entries = RawDir::new(directory, &mut chunk);
     while let Some(Ok(entry)) = entries.next() {
         let last = entry.file_name();
-        if !is_part(last.to_bytes()) {
+        if !is_temporary(last.to_bytes()) {
             continue;
         }
         let stat = statat(directory, last, AtFlags::SYMLINK_NOFOLLOW).map(Stat);
@@ -495,9 +485,9 @@ mod tests {
 
     #[test]
     fn part_names_are_recognised_and_differ() {
-        assert!(is_part(&part_name()));
+        assert!(is_temporary(&part_name()));
         assert_ne!(part_name(), part_name());
-        assert!(!is_part(b"a.part") && !is_part(b".bots-mover-x"));
+        assert!(!is_temporary(b"a.part") && !is_temporary(b".bots-mover-x"));
     }
 
     #[test]

@@ -12,13 +12,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
-use crate::object::{Name, Place, Version, join};
+use crate::object::{Name, Place, Version, join, part_flaw};
 
 /// How often something is tried that a network filesystem answers with a stale handle.
 pub(super) const STALE_TRIES: u32 = 4;
-
-/// The longest part of a name that Linux filesystems take, in bytes: limits.h, `NAME_MAX`.
-const PART_MAX_BYTES: usize = 255;
 
 /// The longest path that a system call takes, in bytes: limits.h, `PATH_MAX` less the closing NUL.
 const PATH_MAX_BYTES: usize = 4095;
@@ -99,19 +96,8 @@ pub(super) fn check_name(root: &Path, name: &Name) -> Result<()> {
         let what = format!("use the name {:?} in {}", name.lossy(), root.display());
         Err(Error::new(Kind::Invalid, what).because(why))
     };
-    for part in name.parts() {
-        match part {
-            b"" | b"." | b".." => {
-                let why = format!("{:?} cannot be a part of it", String::from_utf8_lossy(part));
-                return refuse(why);
-            }
-            part if part.contains(&0) => return refuse("it holds a NUL".into()),
-            part if part.len() > PART_MAX_BYTES => {
-                let (is, most) = (part.len(), PART_MAX_BYTES);
-                return refuse(format!("a part has {is} bytes, a file name {most} at most"));
-            }
-            _ => {}
-        }
+    if let Some(why) = name.parts().find_map(part_flaw) {
+        return refuse(why.into());
     }
     let path_bytes = root.as_os_str().len() + 1 + name.as_bytes().len();
     if path_bytes > PATH_MAX_BYTES {

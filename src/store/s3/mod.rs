@@ -21,14 +21,8 @@ use self::client::{Answer, Headers, Payload};
 use self::error::Target;
 use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};
-use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::object::{Attributes, Entry, KEY_MAX_BYTES, Name, Place, Version, part_flaw};
 use crate::stage::{Stage, Staged};
-
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
-const KEY_MAX_BYTES: usize = 1024;
-
-/// `MinIO` keeps each part as a directory or file of its own.
-const KEY_PART_MAX_BYTES: usize = 255;
 
 /// Asks for stored checksums.
 const CHECKSUM_MODE: (&str, &str) = ("x-amz-checksum-mode", "ENABLED");
@@ -84,22 +78,10 @@ impl S3Store {
             let why = format!("it has {} bytes, at most {KEY_MAX_BYTES} go", key.len());
             return Err(refuse(&why));
         }
-        for part in key.split('/') {
-            match part {
-                "" => return Err(refuse("a part of it is empty")),
-                "." | ".." => return Err(refuse("a part of it is . or ..")),
-                _ if part.len() > KEY_PART_MAX_BYTES => {
-                    let why = format!(
-                        "a part of it has {} bytes, at most {KEY_PART_MAX_BYTES} go",
-                        part.len()
-                    );
-                    return Err(refuse(&why));
-                }
-                _ if part.contains('\0') => return Err(refuse("it holds a NUL")),
-                _ => {}
-            }
+        match key.split('/').find_map(|part| part_flaw(part.as_bytes())) {
+            Some(why) => Err(refuse(why)),
+            None => Ok(key),
         }
-        Ok(key)
     }
 
     fn target<'a>(&'a self, verb: &'static str, key: &'a str) -> Target<'a> {
@@ -324,11 +306,11 @@ mod tests {
     #[test]
     fn key_that_minio_cannot_hold_is_refused_before_any_request() {
         assert!(refused("", b"a\xff").ends_with("it is not UTF-8, as a key must be"));
-        assert!(refused("", b"a//b").ends_with("a part of it is empty"));
-        assert!(refused("in/", b"../b").ends_with("a part of it is . or .."));
-        assert!(refused("", b"a/.").ends_with("a part of it is . or .."));
-        assert!(refused("", b"a\0b").ends_with("it holds a NUL"));
-        assert!(refused("", &[b'a'; 256]).ends_with("has 256 bytes, at most 255 go"));
+        assert!(refused("", b"a//b").ends_with("a part of the name is empty"));
+        assert!(refused("in/", b"../b").ends_with("a part of the name is `.` or `..`"));
+        assert!(refused("", b"a/.").ends_with("a part of the name is `.` or `..`"));
+        assert!(refused("", b"a\0b").ends_with("the name holds a NUL"));
+        assert!(refused("", &[b'a'; 256]).ends_with("a part of the name is over 255 bytes"));
         let long = ["a"; 600].join("/");
         assert!(refused("in/", long.as_bytes()).ends_with("it has 1202 bytes, at most 1024 go"));
     }

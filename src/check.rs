@@ -1,0 +1,98 @@
+//! PURE: the resolved rules as a person likes to read them.
+
+use std::fmt::Write as _;
+
+use crate::object::Place;
+use crate::rule::{Config, IfExists, Mode, Rule};
+
+/// Every rule with its full paths and effective values, and what looks like a mistake.
+pub fn table(config: &Config) -> String {
+    let mut text = String::new();
+    for rule in &config.rules {
+        let about = rule
+            .description
+            .as_deref()
+            .map(|about| format!("  {about}"));
+        line(
+            &mut text,
+            &format!("{}{}", rule.name, about.unwrap_or_default()),
+        );
+        for (key, value) in rows(rule, config.concurrency) {
+            line(&mut text, &format!("  {key:<12} {value}"));
+        }
+    }
+    let on_failure = match config.exit_on_first_failure {
+        true => "the first failed item keeps new ones from starting",
+        false => "everything that can move moves, whatever fails",
+    };
+    line(
+        &mut text,
+        &format!("run  {} items at once; {on_failure}", config.concurrency),
+    );
+    for warning in &config.warnings {
+        line(&mut text, &format!("warning: {warning}"));
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    // Names may hold anything; a line must stay a line.
+    let shown: String = line
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    writeln!(text, "{}", shown.trim_end()).expect("writing to a string cannot fail");
+}
+
+fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
+    let depth = match (&rule.source, rule.recursive) {
+        (Place::S3 { .. }, true) => "all keys below",
+        (Place::S3 { .. }, false) => "keys of this level",
+        (Place::File { .. }, true) => "also directories below",
+        (Place::File { .. }, false) => "this directory",
+    };
+    let mut rows = vec![
+        ("from", format!("{}  ({depth})", rule.source)),
+        ("match", rule.matcher.to_string()),
+        ("to", rule.dest.to_string()),
+    ];
+    if let Some(rename) = &rule.rename {
+        rows.push((
+            "rename",
+            format!("{} to {}", rename.regex(), rename.replace()),
+        ));
+    }
+    let mode = if rule.mode == Mode::Move {
+        "move"
+    } else {
+        "copy"
+    };
+    let if_exists = match rule.if_exists {
+        IfExists::Overwrite => "overwrite",
+        IfExists::Fail => "fail",
+        IfExists::KeepBoth => "keep_both",
+        IfExists::Skip => "skip",
+    };
+    rows.push(("mode", format!("{mode}, if_exists {if_exists}")));
+    let at_once = rule.concurrency.unwrap_or(concurrency);
+    let order = if at_once == 1 {
+        "one at a time, in order".into()
+    } else {
+        format!("{at_once} at once")
+    };
+    rows.push(("max_items", format!("{} in a run, {order}", rule.max_items)));
+    rows.push((
+        "retries",
+        format!("{}, {} s apart", rule.retries, rule.wait.as_secs()),
+    ));
+    if !rule.min_age.is_zero() {
+        rows.push(("min_age", format!("{} s", rule.min_age.as_secs())));
+    }
+    if let Some(lock) = &rule.lock_file {
+        rows.push(("lock_file", lock.clone()));
+    }
+    if !rule.examples.is_empty() {
+        rows.push(("examples", format!("{} pass", rule.examples.len())));
+    }
+    rows
+}

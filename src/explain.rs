@@ -1,0 +1,149 @@
+//! PURE: for one key, path or bare name, which rule takes it and what it becomes, and for every
+//! other rule why not. The first question of every support thread.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::object::{Entry, Name, Place, Version};
+use crate::pattern::Matcher;
+use crate::plan;
+use crate::relations;
+use crate::rule::{Config, Instant, Mode, Rule};
+
+/// What is said of each rule, in the order of the config, and whether any takes the name.
+pub fn explain(config: &Config, asked: &str, instant: &Instant) -> (String, bool) {
+    let mut text = String::new();
+    let mut taken = false;
+    for rule in &config.rules {
+        let mut story = Story::default();
+        let takes = story.tell(rule, asked, instant).is_some();
+        taken |= takes;
+        let verdict = if takes {
+            "takes it"
+        } else {
+            "does not take it"
+        };
+        let line = writeln!(text, "{}: {verdict}", rule.name);
+        line.expect("writing to a string cannot fail");
+        text.push_str(&story.0);
+    }
+    if !taken {
+        text.push_str("no rule takes it\n");
+    }
+    (text, taken)
+}
+
+/// The chain of decisions for one rule, a line each.
+#[derive(Default)]
+struct Story(String);
+
+impl Story {
+    fn say(&mut self, step: &str, what: &str) {
+        let line = writeln!(self.0, "  {step:<8} {what}");
+        line.expect("writing to a string cannot fail");
+    }
+
+    /// `Some` when the rule takes the item.
+    fn tell(&mut self, rule: &Rule, asked: &str, instant: &Instant) -> Option<()> {
+        let name = match below(rule, asked) {
+            Ok(name) => name,
+            Err(why) => {
+                self.say("source", &why);
+                return None;
+            }
+        };
+        self.say(
+            "source",
+            &format!("{}: the name is {}", rule.source, name.lossy()),
+        );
+        match &rule.matcher {
+            Matcher::All => self.say("match", "no pattern: every name"),
+            Matcher::Glob(_) => {
+                self.say(
+                    "match",
+                    &format!("{}, the whole name; `*` also crosses `/`", rule.matcher),
+                );
+            }
+            Matcher::Regex(_) => {
+                let how = "a search, anchored only where the pattern is";
+                self.say("match", &format!("{}, {how}", rule.matcher));
+            }
+        }
+        if let Some(why) = relations::why_not(rule, &name) {
+            self.say("no", &why);
+            return None;
+        }
+        let entry = Entry {
+            name,
+            size_bytes: 0,
+            modified: instant.at,
+            version: Version::Object { etag: "".into() },
+        };
+        match plan::destination(rule, &entry, instant) {
+            Ok(dest) => {
+                if rule.rename.is_some() {
+                    self.say("rename", &format!("becomes {}", dest.lossy()));
+                }
+                let verb = if rule.mode == Mode::Move {
+                    "moves"
+                } else {
+                    "copies"
+                };
+                self.say(verb, &format!("to {}", rule.dest.item(&dest)));
+                self.later(rule);
+                Some(())
+            }
+            Err(error) => {
+                self.say("fails", &error.chain());
+                Some(())
+            }
+        }
+    }
+
+    /// What a name alone does not decide.
+    fn later(&mut self, rule: &Rule) {
+        if !rule.min_age.is_zero() {
+            let seconds = rule.min_age.as_secs();
+            self.say("but", &format!("not before it is {seconds} s old"));
+        }
+        if let Some(lock) = &rule.lock_file {
+            self.say(
+                "but",
+                &format!("not while {lock} exists in the source directory"),
+            );
+        }
+    }
+}
+
+/// The item's name in this rule's source: below it for a key or an absolute path; a bare name is
+/// taken as it stands.
+fn below(rule: &Rule, asked: &str) -> Result<Name, String> {
+    let named = |text: &str| Name::new(text.as_bytes()).ok_or_else(|| "no item's name".to_owned());
+    if let Some(object) = asked.strip_prefix("s3://") {
+        let Place::S3 { bucket, prefix } = &rule.source else {
+            return Err(format!("{} is a directory, not a bucket", rule.source));
+        };
+        let (in_bucket, key) = object.split_once('/').unwrap_or((object, ""));
+        if in_bucket != bucket {
+            return Err(format!("{} is another bucket", rule.source));
+        }
+        return match key.strip_prefix(prefix.as_str()) {
+            Some(name) if name.ends_with('/') => {
+                Err("a key that ends in `/` is never taken".into())
+            }
+            Some(name) => named(name),
+            None => Err(format!("not below {}", rule.source)),
+        };
+    }
+    if asked.starts_with('/') {
+        let Place::File { path, .. } = &rule.source else {
+            return Err(format!("{} is a bucket, not a directory", rule.source));
+        };
+        let below = Path::new(asked)
+            .strip_prefix(path)
+            .ok()
+            .and_then(Path::to_str);
+        return below.map_or_else(|| Err(format!("not below {}", rule.source)), named);
+    }
+    named(asked)
+}

@@ -1,0 +1,258 @@
+//! From arguments, environment and config to a run.
+//!
+//! Whatever is wrong with these is told before anything is touched, all of it at once.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::cli::{self, Args, Command};
+use crate::config::{self, Problems, near};
+use crate::context::Context;
+use crate::environment::{Connection, Environment, Verify};
+use crate::logger::{Level, Logger};
+use crate::object::Place;
+use crate::open::RealStores;
+use crate::rule::{Config, Instant};
+use crate::run::{World, run};
+use crate::store::s3::Client;
+use crate::summary::{EXIT_DONE, EXIT_FAILED};
+use crate::{check, explain, relations, signal};
+
+/// The longest config that is read, in bytes: what fits a ConfigMap.
+/// <https://kubernetes.io/docs/concepts/configuration/configmap/>
+const CONFIG_MAX_BYTES: u64 = 1 << 20;
+
+/// What a termination message may hold, in bytes.
+/// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
+const TERMINATION_MAX_BYTES: usize = 4096;
+
+/// What the process is given from outside.
+pub struct Outside<'a> {
+    /// The words that follow the program's name.
+    pub arguments: Vec<OsString>,
+    /// A variable of the environment.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The time now.
+    pub clock: fn() -> Timestamp,
+    /// The working directory.
+    pub directory: PathBuf,
+}
+
+/// How it ended.
+pub enum Done {
+    /// A run, with its exit code; the log said the rest.
+    Ran(u8),
+    /// A text for standard output, and the exit code.
+    Said(String, u8),
+    /// What is wrong, for standard error; nothing was touched.
+    Refused(String),
+}
+
+/// Does what the arguments ask for.
+pub fn start(outside: Outside<'_>) -> Done {
+    match begin(outside) {
+        Ok(done) => done,
+        Err(text) => Done::Refused(text),
+    }
+}
+
+fn begin(outside: Outside<'_>) -> Result<Done, String> {
+    let args = cli::parse(outside.arguments)?;
+    match args.command {
+        Command::Help => return Ok(Done::Said(cli::HELP.into(), EXIT_DONE)),
+        Command::Version => {
+            let version = concat!("bots-mover ", env!("CARGO_PKG_VERSION"), "\n");
+            return Ok(Done::Said(version.into(), EXIT_DONE));
+        }
+        _ => {}
+    }
+    let environment = Environment::read(outside.variable).map_err(shown)?;
+    let result = prepared(args, &environment, outside.clock, &outside.directory);
+    if let Err(text) = &result {
+        leave_message(&environment.termination_log, text);
+    }
+    result
+}
+
+fn prepared(
+    args: Args,
+    environment: &Environment,
+    clock: fn() -> Timestamp,
+    directory: &Path,
+) -> Result<Done, String> {
+    let mut config = read_config(&args, environment, directory)?;
+    keep_rules(&mut config, &args.rules)?;
+    let instant = Instant {
+        at: clock(),
+        zone: environment.zone.clone(),
+    };
+    let failing = relations::failing_examples(&config, &instant);
+    if !failing.is_empty() {
+        return Err(failing.join("\n"));
+    }
+    match &args.command {
+        Command::Explain { name } => {
+            let (text, taken) = explain::explain(&config, name, &instant);
+            return Ok(Done::Said(
+                text,
+                if taken { EXIT_DONE } else { EXIT_FAILED },
+            ));
+        }
+        Command::Check { .. } => return Ok(Done::Said(check::table(&config), EXIT_DONE)),
+        _ => {}
+    }
+    let needs_s3 = config.rules.iter().any(|rule| {
+        [&rule.source, &rule.dest]
+            .iter()
+            .any(|place| matches!(place, Place::S3 { .. }))
+    });
+    let connection = needs_s3
+        .then(|| environment.connection())
+        .transpose()
+        .map_err(shown)?;
+    if let Some(umask) = environment.umask {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    }
+    real_run(
+        &args,
+        &config,
+        environment,
+        connection.as_ref(),
+        &instant,
+        clock,
+    )
+}
+
+fn real_run(
+    args: &Args,
+    config: &Config,
+    environment: &Environment,
+    connection: Option<&Connection>,
+    instant: &Instant,
+    clock: fn() -> Timestamp,
+) -> Result<Done, String> {
+    let context = Arc::new(Context::new(clock, environment.temp_dir.clone()));
+    let client = connection
+        .map(|connection| Client::new(connection, config.concurrency, Arc::clone(&context)))
+        .transpose()
+        .map_err(|error| error.chain())?;
+    let log = Arc::new(Logger::new(
+        args.log_format.unwrap_or(environment.log_format),
+        args.log_level.unwrap_or(environment.log_level),
+        clock,
+        Box::new(std::io::stdout()),
+    ));
+    let late = Arc::clone(&log);
+    signal::watch(&context, move |signal| {
+        late.event(Level::Error, "run_done")
+            .number("exit", 128 + signal)
+            .number("signal", signal)
+            .text(
+                "note",
+                "items in flight did not end in time and were left as they are",
+            )
+            .emit();
+    })
+    .map_err(|error| format!("listen for signals: {error}"))?;
+    if connection.is_some_and(|connection| matches!(connection.verify, Verify::Off)) {
+        log.event(Level::Warn, "warning")
+            .text(
+                "reason",
+                "MINIO_VERIFY=false: whoever answers for MinIO is believed",
+            )
+            .emit();
+    }
+    let stores = RealStores {
+        client,
+        context: Arc::clone(&context),
+    };
+    let world = World {
+        context: &context,
+        log: &log,
+        instant,
+        dry_run: args.dry_run,
+    };
+    let (_, code) = run(config, &stores, &world);
+    leave_message(&environment.termination_log, &log.last_line());
+    Ok(Done::Ran(code))
+}
+
+fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Result<Config, String> {
+    let bucket = environment.bucket.as_deref();
+    if let Command::OneOff {
+        mode,
+        source,
+        dest,
+        options,
+    } = &args.command
+    {
+        return config::one_off(*mode, source, dest, options, directory, bucket).map_err(shown);
+    }
+    let path = args
+        .config
+        .as_deref()
+        .map_or(environment.config_path.as_path(), Path::new);
+    let (origin, text) = if path == Path::new("-") {
+        ("standard input".into(), read_bounded(std::io::stdin()))
+    } else {
+        (
+            path.to_string_lossy(),
+            std::fs::File::open(path).and_then(read_bounded),
+        )
+    };
+    let text = text.map_err(|error| {
+        format!("read the config {origin}: {error}; --config or BOTS_MOVER_CONFIG names it")
+    })?;
+    config::parse(&text, &origin, bucket).map_err(shown)
+}
+
+fn read_bounded(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_MAX_BYTES {
+        return Err(std::io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn keep_rules(config: &mut Config, wanted: &[String]) -> Result<(), String> {
+    let names: Vec<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
+    for name in wanted {
+        if !names.contains(&name.as_str()) {
+            let near = near(name, &names).map(|near| format!("did you mean {near}? "));
+            let near = near.unwrap_or_default();
+            return Err(format!(
+                "--rule {name}: no such rule; {near}there are {}",
+                names.join(", ")
+            ));
+        }
+    }
+    if !wanted.is_empty() {
+        config.rules.retain(|rule| wanted.contains(&rule.name));
+    }
+    Ok(())
+}
+
+fn shown(problems: Problems) -> String {
+    problems.to_string()
+}
+
+/// In a pod the last words go where `kubectl describe` shows them. Only where the file is there.
+fn leave_message(path: &Path, text: &str) {
+    use std::io::Write as _;
+    let end = (0..=text.len().min(TERMINATION_MAX_BYTES))
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    let file = std::fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(path);
+    if let (Ok(mut file), Some(end)) = (file, end) {
+        // The exit code and the log say the same; a pod without the file is no failure.
+        let _ = file.write_all(&text.as_bytes()[..end]);
+    }
+}
