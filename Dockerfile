@@ -1,0 +1,30 @@
+# Any builder of multi-stage files can read this one.
+#
+#   docker build .       compiles in a container; needs nothing but this directory
+#   ./build.sh image     brings the binary that it has built (stage 'prebuilt', directory 'rootfs')
+
+FROM scratch AS base
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="bots-mover" \
+      org.opencontainers.image.description="Moves files between MinIO buckets and the directories of a Bots EDI installation" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION"
+USER 1000:1000
+ENTRYPOINT ["/bots-mover"]
+
+FROM base AS prebuilt
+COPY rootfs/ /
+
+# Alpine's Rust makes static binaries by itself.
+FROM docker.io/library/rust:1-alpine AS build
+WORKDIR /source
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+RUN cargo build --release --locked \
+    && mkdir -p /rootfs/tmp \
+    && chmod 1777 /rootfs/tmp \
+    && cp target/release/bots-mover /rootfs/
+
+# /tmp comes along because scratch has none and staging needs one.
+FROM base
+COPY --from=build /rootfs/ /

