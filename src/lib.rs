@@ -4,8 +4,8 @@
 //! # A run from above
 //!
 //! ```text
-//! arguments, environment, YAML ──> Config         cli, environment, config     decide: pure,
-//! listing of each rule ──────────> Selected       store::list, plan            nothing touched
+//! arguments, environment, YAML ──> Config         cli, environment, config  decide: pure,
+//! listing of each rule ──────────> Selected       store::list, plan         nothing touched
 //! names, claims ─────────────────> Task           plan
 //!                                    │
 //!                     Schedule: one lane a rule, shared by the workers         schedule, run
@@ -21,7 +21,8 @@
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
 //! - Only `store::local` creates, renames, links or removes files; only `logger` prints events;
-//!   only `context`, `schedule` and `signal` wait; only `main` asks for the time or the environment.
+//!   only `context`, `schedule` and `signal` wait; only `main` asks for the time and the
+//!   environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size or a listing's length; everything that could grow
 //!   has a named limit.
@@ -42,11 +43,11 @@
 //! | `summary` | counts and the exit code |
 //! | `transfer` | one item: ready, stage, publish, remove |
 //! | `plan` | which entries, in which order, under which name; claims |
-//! | `config` | YAML to `rule::Config`, all problems at once |
-//! | `relations` | rules looked at together, and the examples they carry |
-//! | `environment` | environment variables |
 //! | `store` | the contract of a place that files are in; `store::s3`, `store::local` |
 //! | `stage` | the local temporary copy, hashed on the way |
+//! | `environment` | environment variables |
+//! | `config` | YAML to `rule::Config`, all problems at once |
+//! | `relations` | rules looked at together, and the examples they carry |
 //! | `rule`, `pattern` | what a rule means; how names match and what they become |
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
@@ -55,28 +56,34 @@
 pub mod start;
 
 pub mod cli;
+
 pub mod signal;
 
 pub mod check;
 
 pub mod explain;
+
 pub mod open;
+
 pub mod run;
 
 pub mod schedule;
+
 pub mod summary;
+
 pub mod transfer;
 
 pub mod plan;
 
-pub mod config;
-pub mod relations;
-
-pub mod environment;
-
 pub mod store;
 
 pub mod stage;
+
+pub mod environment;
+
+pub mod config;
+
+pub mod relations;
 
 pub mod rule;
 

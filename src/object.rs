@@ -64,7 +64,7 @@ pub fn part_flaw(part: &[u8]) -> Option<&'static str> {
         b"" => Some("a part of the name is empty"),
         b"." | b".." => Some("a part of the name is `.` or `..`"),
         part if part.contains(&0) => Some("the name holds a NUL"),
-        part if part.len() > PART_MAX_BYTES => Some("a part of the name is over 255 bytes"),
+        part if part.len() > PART_MAX_BYTES => Some("a part of the name is longer than 255 bytes"),
         _ => None,
     }
 }

@@ -14,7 +14,6 @@ use jiff::tz::TimeZone;
 use regex::{Captures, Regex};
 
 use crate::object::Name;
-use crate::rule::Instant;
 
 /// The tokens that a replacement may hold, as they are written.
 pub const TOKENS: &[&str] = &[
@@ -91,6 +90,15 @@ impl fmt::Display for Matcher {
             Self::Regex(regex) => write!(f, "regex {}", regex.as_str()),
         }
     }
+}
+
+/// The instant that all tokens of a run are made from, and the zone they are shown in.
+#[derive(Debug, Clone)]
+pub struct Instant {
+    /// When the run started.
+    pub at: Timestamp,
+    /// From `TZ`.
+    pub zone: TimeZone,
 }
 
 /// What the last part of a name becomes.

@@ -381,7 +381,8 @@ mod tests {
             check_destination(&into_dir, name.as_bytes(), expected);
         }
         let long = "x".repeat(256);
-        let expected = format!("bring to /data/{long}: a part of the name is over 255 bytes");
+        let expected =
+            format!("bring to /data/{long}: a part of the name is longer than 255 bytes");
         check_destination(&into_dir, long.as_bytes(), &expected);
         check_destination(&into_dir, &long.as_bytes()[1..], &long[1..]);
         check_destination(

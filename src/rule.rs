@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::object::Place;
+pub use crate::pattern::Instant;
 use crate::pattern::{Matcher, Rename};
 
 /// What happens to the source in the end.
@@ -76,15 +76,6 @@ pub struct Example {
     pub becomes: Option<String>,
     /// The instant of the run and the item's modification time.
     pub at: Option<Timestamp>,
-}
-
-/// The instant that all tokens of a run are made from, and the zone they are shown in.
-#[derive(Debug, Clone)]
-pub struct Instant {
-    /// When the run started.
-    pub at: Timestamp,
-    /// From `TZ`.
-    pub zone: TimeZone,
 }
 
 /// All that a config says.

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Scope};
 use std::time;
@@ -25,6 +25,9 @@ use crate::transfer::{self, Attempt, End, Ends, Task};
 
 /// How many rules are listed at once at the most.
 const LISTERS_MAX: usize = 64;
+
+/// How often an item that takes longer than this tells how far it is.
+const PROGRESS_EVERY: time::Duration = time::Duration::from_secs(10);
 
 /// How many files that are too young a run names; the rest is counted.
 const SKIPS_NAMED_MAX: usize = 100;
@@ -80,10 +83,16 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
         schedule: Arc::new(Schedule::new(config.concurrency, limits)),
         lanes: config.rules.iter().map(Lane::new).collect(),
         next_to_list: AtomicUsize::new(0),
+        in_flight: Mutex::default(),
     };
     let schedule = Arc::clone(&run.schedule);
     world.context.stop.on_request(move || schedule.hurry());
-    std::thread::scope(|scope| run.start_listers(scope));
+    std::thread::scope(|scope| {
+        run.start_listers(scope);
+        while !run.schedule.is_over_within(PROGRESS_EVERY) {
+            run.say_progress();
+        }
+    });
     let mut total = Tally::default();
     for (index, lane) in run.lanes.iter().enumerate() {
         // A halt leaves lanes that nobody owns.
@@ -110,6 +119,16 @@ struct Run<'a> {
     schedule: Arc<Schedule<Task>>,
     lanes: Vec<Lane<'a>>,
     next_to_list: AtomicUsize,
+    in_flight: Mutex<Vec<Flight>>,
+}
+
+/// An item that a worker is at.
+struct Flight {
+    lane: usize,
+    name: Name,
+    size_bytes: u64,
+    meter: Arc<AtomicU64>,
+    started: time::Instant,
 }
 
 /// One rule in the run.
@@ -435,9 +454,17 @@ impl Run<'_> {
             self.settle(index, &task, End::Failed(error), started);
             return None;
         }
+        lock(&self.in_flight).push(Flight {
+            lane: index,
+            name: task.entry.name.clone(),
+            size_bytes: task.entry.size_bytes,
+            meter: Arc::clone(&task.meter),
+            started,
+        });
         let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             transfer::attempt(&self.ends(lane), &mut task)
         }));
+        lock(&self.in_flight).retain(|flight| !Arc::ptr_eq(&flight.meter, &task.meter));
         match attempt {
             Ok(Attempt::End(end)) => self.settle(index, &task, end, started),
             Ok(Attempt::Failed(error)) if task.attempt <= lane.rule.retries && !stopping() => {
@@ -461,6 +488,27 @@ impl Run<'_> {
             }
         }
         None
+    }
+
+    /// Tells how far the items are that have been in flight for long.
+    fn say_progress(&self) {
+        for flight in lock(&self.in_flight).iter() {
+            if flight.started.elapsed() < PROGRESS_EVERY {
+                continue;
+            }
+            let rule = self.lanes[flight.lane].rule;
+            let of = flight.size_bytes;
+            // Every byte is counted when it is staged and again when it is published.
+            let bytes = (flight.meter.load(Ordering::Relaxed) / 2).min(of);
+            self.log()
+                .event(Level::Info, "progress")
+                .text("rule", &rule.name)
+                .text("src", &rule.source.item(&flight.name))
+                .number("bytes", bytes)
+                .number("of", of)
+                .number("percent", u128::from(bytes) * 100 / u128::from(of.max(1)))
+                .emit();
+        }
     }
 
     /// Counts an item that ended, and says so.
@@ -540,7 +588,8 @@ impl Run<'_> {
 
     fn count_failure(&self, lane: &Lane<'_>) {
         lock(&lane.tally).failed += 1;
-        if self.config.exit_on_first_failure {
+        // A rehearsal tells of all that would fail.
+        if self.config.exit_on_first_failure && !self.world.dry_run {
             self.schedule.halt();
         }
     }
@@ -555,20 +604,14 @@ impl Run<'_> {
     fn rehearse(&self, index: usize, tasks: Vec<Task>) {
         let lane = &self.lanes[index];
         let ends = self.ends(lane);
-        for task in tasks {
-            let src = lane.rule.source.item(&task.entry.name);
-            match transfer::rehearse(&ends, &task) {
-                Ok(None) => {}
-                Ok(Some(end)) => {
+        for mut task in tasks {
+            let dest = match transfer::rehearse(&ends, &mut task) {
+                Ok(dest) => dest,
+                Err(end) => {
                     self.settle(index, &task, end, time::Instant::now());
                     continue;
                 }
-                Err(error) => {
-                    self.settle(index, &task, End::Failed(error), time::Instant::now());
-                    continue;
-                }
-            }
-            let Ok(dest) = &task.dest else { continue };
+            };
             let event = match lane.rule.mode {
                 Mode::Move => "would_move",
                 Mode::Copy => "would_copy",
@@ -576,8 +619,8 @@ impl Run<'_> {
             self.log()
                 .event(Level::Info, event)
                 .text("rule", &lane.rule.name)
-                .text("src", &src)
-                .text("dest", &lane.rule.dest.item(dest))
+                .text("src", &lane.rule.source.item(&task.entry.name))
+                .text("dest", &lane.rule.dest.item(&dest))
                 .number("bytes", task.entry.size_bytes)
                 .emit();
         }

@@ -118,7 +118,7 @@ impl<T> Schedule<T> {
             if let Some(found) = state.pick(now) {
                 return Some(found);
             }
-            if state.lanes.iter().all(|lane| lane.is_empty() && !lane.open) {
+            if state.is_over() {
                 drop(state);
                 self.changed.notify_all();
                 return None;
@@ -197,6 +197,13 @@ impl<T> Schedule<T> {
         self.halt();
     }
 
+    /// Whether every lane is closed and empty, or becomes so within `patience`.
+    pub fn is_over_within(&self, patience: Duration) -> bool {
+        let busy = |state: &mut State<T>| !state.is_over();
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Waits for `duration`, or until no new task may start.
     pub fn pause(&self, duration: Duration) {
         let waited = self
@@ -228,6 +235,10 @@ impl<T> Lane<T> {
 }
 
 impl<T> State<T> {
+    fn is_over(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.is_empty() && !lane.open)
+    }
+
     fn pick(&mut self, now: Instant) -> Option<(usize, T)> {
         if self.running >= self.limit {
             return None;

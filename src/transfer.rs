@@ -6,6 +6,9 @@
 //! An [`attempt`] goes as far as it can. What it could not do is attempted again by the caller;
 //! once an item is published, further attempts repeat the removal only.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Entry, Name, Place, Version};
@@ -46,6 +49,8 @@ pub struct Task {
     pub last_error: Option<Error>,
     /// How long the staged item was, once it was staged.
     pub bytes: u64,
+    /// Counts the bytes that are staged and those that are published.
+    pub meter: Arc<AtomicU64>,
     step: Step,
 }
 
@@ -64,6 +69,7 @@ impl Task {
             attempt: 1,
             last_error: None,
             bytes: 0,
+            meter: Arc::default(),
             step: Step::Stage,
         }
     }
@@ -121,7 +127,7 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
-        let fetched = match stage(ends, &task.entry) {
+        let fetched = match stage(ends, task) {
             Ok(fetched) => fetched,
             Err(error) => return unstaged(error),
         };
@@ -199,23 +205,28 @@ fn same_file(one: &Version, other: &Version) -> bool {
     }
 }
 
-/// What would keep the item from being moved, as far as can be told without staging it.
-pub fn rehearse(ends: &Ends<'_>, task: &Task) -> Result<Option<End>> {
-    let Ok(dest) = &task.dest else {
-        return Ok(None);
-    };
-    if let Some(process) = ends.source.locked_by(&task.entry.name)? {
-        return Ok(Some(End::Skipped(locked_note(process))));
+/// Where the item would go, or how it would end, as far as can be told without staging it.
+pub fn rehearse(ends: &Ends<'_>, task: &mut Task) -> Result<Name, End> {
+    let dest = std::mem::replace(&mut task.dest, Err(spent())).map_err(End::Failed)?;
+    task.dest = Ok(dest.clone());
+    match ends.source.locked_by(&task.entry.name) {
+        Ok(None) => {}
+        Ok(Some(process)) => return Err(End::Skipped(locked_note(process))),
+        Err(error) => return Err(End::Failed(error)),
     }
-    not_ready(ends, &task.entry, dest)
+    match not_ready(ends, &task.entry, &dest) {
+        Ok(None) => Ok(dest),
+        Ok(Some(end)) => Err(end),
+        Err(error) => Err(End::Failed(error)),
+    }
 }
 
 /// Step 1: the whole item in a local temporary copy.
-fn stage(ends: &Ends<'_>, entry: &Entry) -> Result<Fetched> {
+fn stage(ends: &Ends<'_>, task: &Task) -> Result<Fetched> {
     let mut restarts = 0;
     loop {
-        let mut stage = Stage::new(ends.context);
-        match ends.source.fetch(entry, &mut stage) {
+        let mut stage = Stage::metered(ends.context, Arc::clone(&task.meter));
+        match ends.source.fetch(&task.entry, &mut stage) {
             Err(error) if error.kind() == Kind::Changed && restarts < RESTARTS_MAX => restarts += 1,
             result => return result,
         }

@@ -1,7 +1,8 @@
 //! The contract between the engine and the places that files are in.
 //!
 //! A [`Store`] is one end of one rule: a directory or a bucket prefix. It knows nothing of rules,
-//! retries (but the two quick tries of a request, see `store/s3`), or the log. Each call tries once.
+//! retries (but the two quick tries of a request, see `store/s3`), or the log. Each call tries
+//! once.
 //! The engine calls it from many threads at once.
 
 pub mod local;
@@ -130,7 +131,8 @@ pub trait Store: Send + Sync {
     /// Copies the whole item into `stage` and verifies it there.
     ///
     /// Fails with `Gone` where it is not there, with `Changed` where it changed meanwhile, with
-    /// `Locked` where another process holds an exclusive record lock on it. A body that ends early is a failure, never a short item. May begin the stage anew for a quick try.
+    /// `Locked` where another process holds an exclusive record lock on it. A body that
+    /// ends early is a failure, never a short item. May begin the stage anew for a quick try.
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched>;
 
     /// Makes the staged item visible under `name`, whole or not at all, and durable.

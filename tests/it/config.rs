@@ -557,10 +557,13 @@ fn a_failing_example_shows_what_was_expected_and_what_came() {
     };
     let failing = relations::failing_examples(&config, &instant);
     let expected = [
-        r#"rule "a": example "po1.edi": expected to become "po1.edi", but it becomes "20261121-po1.edi""#,
-        r#"rule "a": example "po1.tmp": expected to become "po1.tmp", but it is ignored: the glob `*.edi` does not match"#,
+        "rule \"a\": example \"po1.edi\": expected to become \"po1.edi\", but it becomes \
+         \"20261121-po1.edi\"",
+        "rule \"a\": example \"po1.tmp\": expected to become \"po1.tmp\", but it is ignored: the \
+         glob `*.edi` does not match",
         r#"rule "a": example "x.edi": expected to be ignored, but it becomes "x.edi""#,
-        r#"rule "a": example ".x.edi": expected to become ".x.edi", but it is ignored: `.x.edi` begins with a dot"#,
+        "rule \"a\": example \".x.edi\": expected to become \".x.edi\", but it is ignored: \
+         `.x.edi` begins with a dot",
     ];
     assert_eq!(failing, expected);
 }

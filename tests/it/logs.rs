@@ -147,7 +147,7 @@ fn no_secret_is_in_any_output_at_any_level() {
             "in",
             &tree(&[("a", "1"), ("b", "2"), ("c", "3")]),
         );
-        proxy.fault(When::any().after(1).times(4), Fault::status(status, code));
+        proxy.fault(When::any().after(1).times(2), Fault::status(status, code));
         let retries = "retries: 1, wait_seconds: 0";
         sandbox.rule("r", &format!("{}, {retries}", ends(direction)));
         let run = sandbox.run_with(&["--log-level", "debug"]);

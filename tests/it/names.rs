@@ -210,7 +210,8 @@ fn rename_is_for_the_last_part_and_every_match() {
         ("(.*)", "<\\1>", "sub-dir/<a-b-c.edi>"),
         ("(a)", "\\g<1>$1_x", "sub-dir/aa_x-b-c.edi"),
         ("nothing", "x", "sub-dir/a-b-c.edi"),
-        ("b", "{{}}", ""),
+        ("b", "{{tomorrow}}", ""),
+        ("b", "/", ""),
     ] {
         let sandbox = Sandbox::new();
         sandbox.bucket().put("in/sub-dir/a-b-c.edi", "1");

@@ -1,7 +1,8 @@
 //! Finds candidates: streams directories, so that a million entries cost time, not memory.
 //!
 //! Holds one chunk of one directory and the names of the directories still to be read, and at most
-//! a few file descriptors, however deep the tree is. Reads only; never follows a link below the root.
+//! a few file descriptors, however deep the tree is. Reads only; never follows a link below the
+//! root.
 
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;

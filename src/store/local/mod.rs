@@ -9,8 +9,8 @@
 //! - No lock is ever taken, no owner, mode or time of a file changed.
 //!
 //! How it is divided: `tree` finds and opens what a name means and words what went wrong, `listing`
-//! walks directories, `publish` makes directories and files. What Bots does in the same directories:
-//! it appends to final names without a sync, under an exclusive `lockf` where 'system locks' is on.
+//! walks directories, `publish` makes directories and files. What Bots does in the same
+//! directories: it appends to final names without a sync, under an exclusive `lockf` where 'system locks' is on.
 
 mod listing;
 mod publish;

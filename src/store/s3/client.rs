@@ -478,7 +478,11 @@ fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
             }
         }
     }
-    if certificates.is_empty() {
+    let mut usable = rustls::RootCertStore::empty();
+    let ders = certificates
+        .iter()
+        .map(|certificate| certificate.der().to_vec().into());
+    if usable.add_parsable_certificates(ders).0 == 0 {
         return Err(Error::new(Kind::Invalid, what())
             .because("it holds no certificate")
             .advise(advice));

@@ -331,7 +331,7 @@ mod tests {
         assert!(refused("in/", b"../b").ends_with("a part of the name is `.` or `..`"));
         assert!(refused("", b"a/.").ends_with("a part of the name is `.` or `..`"));
         assert!(refused("", b"a\0b").ends_with("the name holds a NUL"));
-        assert!(refused("", &[b'a'; 256]).ends_with("a part of the name is over 255 bytes"));
+        assert!(refused("", &[b'a'; 256]).ends_with("a part of the name is longer than 255 bytes"));
         let long = ["a"; 600].join("/");
         assert!(refused("in/", long.as_bytes()).ends_with("it has 1202 bytes, at most 1024 go"));
     }

@@ -124,8 +124,8 @@ impl Minio {
     }
 }
 
-/// Starts `MinIO` below a shell that kills it and removes its files once our end of the pipe that is
-/// the shell's standard input closes, as it does however this process ends. The shell's process
+/// Starts `MinIO` below a shell that kills it and removes its files once our end of the pipe that
+/// is the shell's standard input closes, as it does however this process ends. The shell's process
 /// group is its own, so Ctrl-C reaches us only.
 fn spawn(directory: &Path, certificates: &Path, address: &str) -> Child {
     const WATCHDOG: &str = r#"
