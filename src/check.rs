@@ -21,9 +21,10 @@ pub fn table(config: &Config) -> String {
             line(&mut text, &format!("  {key:<12} {value}"));
         }
     }
-    let on_failure = match config.exit_on_first_failure {
-        true => "the first failed item keeps new ones from starting",
-        false => "everything that can move moves, whatever fails",
+    let on_failure = if config.exit_on_first_failure {
+        "the first failed item keeps new ones from starting"
+    } else {
+        "everything that can move moves, whatever fails"
     };
     line(
         &mut text,

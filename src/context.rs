@@ -76,9 +76,9 @@ impl Stop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if self.requested().is_some() {
-            hook()
+            hook();
         } else {
-            hooks.push(Box::new(hook))
+            hooks.push(Box::new(hook));
         }
     }
 
@@ -95,9 +95,9 @@ impl Stop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if self.cancelled.load(Ordering::SeqCst) {
-            hook()
+            hook();
         } else {
-            hooks.push(Box::new(hook))
+            hooks.push(Box::new(hook));
         }
     }
 

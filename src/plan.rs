@@ -178,8 +178,8 @@ pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name
         let what = format!("bring to {}/{name}", place.trim_end_matches('/'));
         Err(Error::new(Kind::Invalid, what).because(why.to_owned()))
     };
-    let slashes = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'/').count();
-    if slashes(&bytes) != slashes(entry.name.as_bytes()) {
+    let parts = |bytes: &[u8]| bytes.split(|&byte| byte == b'/').count();
+    if parts(&bytes) != parts(entry.name.as_bytes()) {
         return refuse("the rename brought a `/` into the name");
     }
     if let Some(why) = bytes.split(|&byte| byte == b'/').find_map(part_flaw) {

@@ -131,8 +131,16 @@ struct Rounds {
     passed_over: usize,
     more: bool,
     over: bool,
-    announced: bool,
-    ended: bool,
+    said: Said,
+}
+
+/// What the log has of a rule.
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum Said {
+    #[default]
+    Nothing,
+    Started,
+    Done,
 }
 
 impl<'a> Lane<'a> {
@@ -156,7 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'a> Run<'a> {
+impl Run<'_> {
     fn start_listers<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         for _ in 1..self.lanes.len().min(LISTERS_MAX) {
             let builder = Builder::new().stack_size(STACK_BYTES);
@@ -323,7 +331,7 @@ impl<'a> Run<'a> {
             progress.taken += selected.entries.len();
             progress.passed_over = 0;
             progress.over = round.rule_over.is_some();
-            !std::mem::replace(&mut progress.announced, true)
+            std::mem::replace(&mut progress.said, Said::Started) == Said::Nothing
         };
         if first {
             let age = selected.oldest.map(|oldest| {
@@ -490,11 +498,11 @@ impl<'a> Run<'a> {
                 let line = self.skip_line(lane, Level::Info).text("src", &src);
                 line.text("reason", &why).emit();
                 lock(&lane.tally).skipped += 1;
-                self.pass_over(lane);
+                Self::pass_over(lane);
             }
             End::RuleOver(why) => {
                 self.schedule.halt_lane(index);
-                self.pass_over(lane);
+                Self::pass_over(lane);
                 if !std::mem::replace(&mut lock(&lane.progress).over, true) {
                     self.skip_line(lane, Level::Warn)
                         .text("reason", &why)
@@ -524,7 +532,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn pass_over(&self, lane: &Lane<'_>) {
+    fn pass_over(lane: &Lane<'_>) {
         let mut progress = lock(&lane.progress);
         progress.taken -= 1;
         progress.passed_over += 1;
@@ -581,7 +589,7 @@ impl<'a> Run<'a> {
         self.schedule.close(index);
         let started = {
             let mut progress = lock(&lane.progress);
-            if std::mem::replace(&mut progress.ended, true) {
+            if std::mem::replace(&mut progress.said, Said::Done) == Said::Done {
                 return;
             }
             progress.started

@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crc64fast_nvme::Digest as Crc64;
 use md5::{Digest as _, Md5};
@@ -114,7 +116,10 @@ enum Content {
 /// [`finish`](Self::finish); beginning anew forgets what was written.
 pub struct Stage<'a> {
     context: &'a Context,
-    content: Content,
+    /// Counts every byte that goes in, and later out.
+    meter: Arc<AtomicU64>,
+    /// `None` before the beginning and behind the end.
+    content: Option<Content>,
     expected_bytes: u64,
     written_bytes: u64,
     /// Of the whole.
@@ -129,9 +134,15 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// An empty stage; takes no room yet.
     pub fn new(context: &'a Context) -> Self {
+        Self::metered(context, Arc::default())
+    }
+
+    /// An empty stage whose `meter` counts every byte that goes in, and out of the copy again.
+    pub fn metered(context: &'a Context, meter: Arc<AtomicU64>) -> Self {
         Self {
             context,
-            content: Content::Memory(Vec::new()),
+            meter,
+            content: None,
             expected_bytes: 0,
             written_bytes: 0,
             crc: Crc64::new(),
@@ -154,7 +165,8 @@ impl<'a> Stage<'a> {
         self.parts.clear();
         self.part = Crc64::new();
         self.hasher = promised.map(Hasher::new);
-        self.content = if size_bytes <= MEMORY_LIMIT_BYTES {
+        self.meter.store(0, Ordering::Relaxed);
+        self.content = Some(if size_bytes <= MEMORY_LIMIT_BYTES {
             let room = usize::try_from(size_bytes).unwrap_or(0);
             Content::Memory(Vec::with_capacity(room))
         } else {
@@ -168,7 +180,7 @@ impl<'a> Stage<'a> {
                 .advise("TMPDIR must name a writable directory with room for the items in flight")
             })?;
             Content::File(file)
-        };
+        });
         Ok(())
     }
 
@@ -186,9 +198,11 @@ impl<'a> Stage<'a> {
                 "stage: more bytes than announced",
             ));
         }
+        self.meter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         match &mut self.content {
-            Content::Memory(memory) => memory.extend_from_slice(bytes),
-            Content::File(file) => file.write_all(bytes).map_err(|error| {
+            None => return Err(not_begun()),
+            Some(Content::Memory(memory)) => memory.extend_from_slice(bytes),
+            Some(Content::File(file)) => file.write_all(bytes).map_err(|error| {
                 let directory = self.context.temp_dir.display();
                 Error::io(format!("write a staging file in {directory}"), error)
                     .with_kind(Kind::Storage)
@@ -208,7 +222,7 @@ impl<'a> Stage<'a> {
     /// Ends the copy; gives it and the promised digest, big-endian for a CRC.
     ///
     /// # Errors
-    /// `Transient`: fewer bytes than announced: the source ended early.
+    /// `Transient`: fewer bytes than announced: the source ended early. `Other`: it was not begun.
     pub fn finish(&mut self) -> Result<(Staged, Option<Vec<u8>>)> {
         if self.written_bytes != self.expected_bytes {
             let (got, wanted) = (self.written_bytes, self.expected_bytes);
@@ -229,11 +243,12 @@ impl<'a> Stage<'a> {
             self.close_part(self.written_bytes - self.parts_end());
         }
         let digest = self.hasher.take().map(|hasher| hasher.finish(crc64));
-        let content = std::mem::replace(&mut self.content, Content::Memory(Vec::new()));
+        let content = self.content.take().ok_or_else(not_begun)?;
         let parts = std::mem::take(&mut self.parts);
         Ok((
             Staged {
                 content,
+                meter: Arc::clone(&self.meter),
                 size_bytes: self.written_bytes,
                 crc64,
                 parts,
@@ -274,9 +289,17 @@ impl<'a> Stage<'a> {
     }
 }
 
+fn not_begun() -> Error {
+    Error::new(
+        Kind::Other,
+        "use a stage that was not begun, or is finished: a fault of the program",
+    )
+}
+
 /// A whole, verified copy of one item.
 pub struct Staged {
     content: Content,
+    meter: Arc<AtomicU64>,
     size_bytes: u64,
     crc64: u64,
     parts: Vec<Part>,
@@ -303,19 +326,21 @@ impl Staged {
     /// # Errors
     /// `Storage`: the staging file cannot be read.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        match &self.content {
+        let amount = match &self.content {
             Content::Memory(memory) => {
                 let start = usize::try_from(offset)
                     .unwrap_or(usize::MAX)
                     .min(memory.len());
                 let amount = buffer.len().min(memory.len() - start);
                 buffer[..amount].copy_from_slice(&memory[start..start + amount]);
-                Ok(amount)
+                amount
             }
-            Content::File(file) => file
-                .read_at(buffer, offset)
-                .map_err(|error| Error::io("read a staging file", error).with_kind(Kind::Storage)),
-        }
+            Content::File(file) => file.read_at(buffer, offset).map_err(|error| {
+                Error::io("read a staging file", error).with_kind(Kind::Storage)
+            })?,
+        };
+        self.meter.fetch_add(amount as u64, Ordering::Relaxed);
+        Ok(amount)
     }
 
     /// The whole contents where they are in memory.

@@ -70,8 +70,8 @@ fn begin(outside: Outside<'_>) -> Result<Done, String> {
         }
         _ => {}
     }
-    let environment = Environment::read(outside.variable).map_err(shown)?;
-    let result = prepared(args, &environment, outside.clock, &outside.directory);
+    let environment = Environment::read(outside.variable).map_err(told)?;
+    let result = prepared(&args, &environment, outside.clock, &outside.directory);
     if let Err(text) = &result {
         leave_message(&environment.termination_log, text);
     }
@@ -79,12 +79,12 @@ fn begin(outside: Outside<'_>) -> Result<Done, String> {
 }
 
 fn prepared(
-    args: Args,
+    args: &Args,
     environment: &Environment,
     clock: fn() -> Timestamp,
     directory: &Path,
 ) -> Result<Done, String> {
-    let mut config = read_config(&args, environment, directory)?;
+    let mut config = read_config(args, environment, directory)?;
     keep_rules(&mut config, &args.rules)?;
     let instant = Instant {
         at: clock(),
@@ -113,12 +113,12 @@ fn prepared(
     let connection = needs_s3
         .then(|| environment.connection())
         .transpose()
-        .map_err(shown)?;
+        .map_err(told)?;
     if let Some(umask) = environment.umask {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
     }
     real_run(
-        &args,
+        args,
         &config,
         environment,
         connection.as_ref(),
@@ -190,7 +190,7 @@ fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Resu
         options,
     } = &args.command
     {
-        return config::one_off(*mode, source, dest, options, directory, bucket).map_err(shown);
+        return config::one_off(*mode, source, dest, options, directory, bucket).map_err(told);
     }
     let path = args
         .config
@@ -207,7 +207,7 @@ fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Resu
     let text = text.map_err(|error| {
         format!("read the config {origin}: {error}; --config or BOTS_MOVER_CONFIG names it")
     })?;
-    config::parse(&text, &origin, bucket).map_err(shown)
+    config::parse(&text, &origin, bucket).map_err(told)
 }
 
 fn read_bounded(from: impl Read) -> std::io::Result<String> {
@@ -237,7 +237,8 @@ fn keep_rules(config: &mut Config, wanted: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn shown(problems: Problems) -> String {
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn told(problems: Problems) -> String {
     problems.to_string()
 }
 

@@ -1,8 +1,28 @@
-//! The integration tests, one binary.
+//! The integration tests, one binary: they run the built program against the real server.
+//!
+//! A test's name is a claim, its body reads like one; how worlds and faults are made is in
+//! `support`.
 
-// A test may fail at any line, and says why by panicking.
-#![allow(clippy::unwrap_used)]
+// A test may fail at any line, and says why by panicking; the report goes to standard error.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// MinIO is a name, not code.
+#![allow(clippy::doc_markdown)]
 
+mod command_line;
 mod config;
+mod docs;
+mod faults;
+mod harness;
+mod listing;
 mod local_store;
+mod logs;
+mod moves;
+mod names;
+mod policies;
+mod rules;
 mod s3_store;
+mod safety;
+mod signals;
+mod support;
+mod tidy;
+mod tls;

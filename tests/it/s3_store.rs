@@ -209,7 +209,10 @@ fn fails<T>(result: Result<T>, kind: Kind, texts: &[&str]) -> String {
     chain
 }
 
-const BIG: usize = 2 * PART_MIN_BYTES as usize + 12_345;
+/// Three parts.
+const BIG: usize = (32 << 20) + 12_345;
+
+const _: () = assert!(BIG as u64 > 2 * PART_MIN_BYTES && (BIG as u64) < 3 * PART_MIN_BYTES);
 
 #[test]
 fn object_of_any_length_comes_back_as_it_went() {
@@ -585,7 +588,7 @@ fn wrong_credentials_are_named_even_with_a_large_body() {
     connection.secret_key = "wrong".into();
     let store = sandbox.store_by(&connection, "");
     let texts = ["403 SignatureDoesNotMatch", "MINIO_SECRET_KEY"];
-    for length in [10, 200 << 10, 10 << 20, BIG] {
+    for length in [10, 250 << 10, 300 << 10, 10 << 20, 16 << 20, BIG] {
         let staged = sandbox.staged(&noise(length));
         fails(
             put(&store, "a", &staged, Clash::Replace),
@@ -600,6 +603,66 @@ fn wrong_credentials_are_named_even_with_a_large_body() {
     let store = sandbox.store_by(&connection, "");
     let texts = ["403 InvalidAccessKeyId", "MINIO_ACCESS_KEY"];
     fails(entries(&store, true), Kind::Denied, &texts);
+}
+
+#[test]
+fn right_that_is_missing_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.put_raw("in/a", b"x", &[]);
+    let rights = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
+        "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::*/out/*"]}]}"#;
+    let policy = sandbox.minio.data.path().join("policy.json");
+    std::fs::write(&policy, rights).unwrap();
+    let user = format!("user-{}", sandbox.bucket);
+    for arguments in [
+        vec!["user", "add", "m", &user, "user-secret"],
+        vec!["policy", "create", "m", &user, policy.to_str().unwrap()],
+        vec!["policy", "attach", "m", &user, "--user", &user],
+    ] {
+        let host = format!(
+            "http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{}",
+            sandbox.minio.port
+        );
+        let done = std::process::Command::new(minio::binary("mc"))
+            .arg("--config-dir")
+            .arg(sandbox.minio.data.path().join("mc"))
+            .arg("admin")
+            .args(arguments)
+            .env("MC_HOST_m", host)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+    let mut connection = sandbox.minio.connection();
+    connection.access_key = user;
+    connection.secret_key = "user-secret".into();
+    let (input, output) = (
+        sandbox.store_by(&connection, "in/"),
+        sandbox.store_by(&connection, "out/"),
+    );
+    let staged = sandbox.staged(b"x");
+    assert_eq!(
+        put(&output, "a", &staged, Clash::Replace).unwrap(),
+        Published::Done
+    );
+    let entry = entries(&sandbox.store("in/"), true).unwrap().remove(0);
+    let denied = |result, right| fails(result, Kind::Denied, &["403 AccessDenied", right]);
+    denied(entries(&input, true).map(drop), "must allow s3:ListBucket");
+    denied(
+        sandbox.fetch(&input, &entry).map(drop),
+        "must allow s3:GetObject",
+    );
+    denied(input.look(&entry.name).map(drop), "must allow s3:GetObject");
+    denied(
+        put(&input, "b", &staged, Clash::Replace).map(drop),
+        "must allow s3:PutObject",
+    );
+    let big = sandbox.staged(&noise(BIG));
+    denied(
+        put(&input, "b", &big, Clash::Replace).map(drop),
+        "must allow s3:PutObject",
+    );
+    input.exists().unwrap();
 }
 
 #[test]
@@ -624,8 +687,9 @@ fn wrong_region_and_token_are_named() {
 
 #[test]
 fn wrong_clock_is_named_with_its_skew_and_a_small_one_is_borne() {
+    type Clock = fn() -> Timestamp;
     let sandbox = Sandbox::new();
-    let clocks: [(fn() -> Timestamp, Option<&str>); 4] = [
+    let clocks: [(Clock, Option<&str>); 4] = [
         (
             || Timestamp::now() - jiff::SignedDuration::from_mins(14),
             None,

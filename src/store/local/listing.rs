@@ -12,15 +12,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, fstat, statat};
 use rustix::io::Errno;
 
-use super::shown;
-use super::tree::{Stat, fault, open_below};
+use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below, shown};
 use crate::context::Stop;
 use crate::error::Result;
 use crate::object::{Entry, Name};
 use crate::store::{Listed, Scope};
-
-/// How much of a directory is read at a time; glibc's `readdir` takes as much.
-const CHUNK_BYTES: usize = 32 << 10;
 
 /// Gives each candidate below `root` to `sink`, until that breaks.
 pub(super) fn list(
@@ -42,7 +38,7 @@ pub(super) fn list(
         sink,
         pending: vec![Vec::new()],
     };
-    let mut chunk = vec![MaybeUninit::uninit(); CHUNK_BYTES];
+    let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
     while let Some(dirs) = walk.pending.pop() {
         match open_below(root, &dirs, OFlags::RDONLY) {
             Ok(dir) => {

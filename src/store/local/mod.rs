@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -343,14 +343,4 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
             result => return result,
         }
     }
-}
-
-/// A path as one store sees it, for error texts.
-fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-    let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
-    if dirs.is_empty() {
-        return root.to_path_buf();
-    }
-    root.join(std::ffi::OsStr::from_bytes(dirs))
 }

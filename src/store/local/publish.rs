@@ -6,6 +6,7 @@
 //! have been made a moment ago by another thread, another process, or a run that died.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
@@ -18,14 +19,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fsync, linkat, mkdirat, openat, renameat,
-    renameat_with, statat, unlinkat,
+    renameat_with, statat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::tree::{
-    STALE_TRIES, Stat, check_name, fault, fault_at, missing_base, open_below, os_error,
+    DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, check_name, fault, fault_at, missing_base,
+    open_below, os_error, shown,
 };
-use super::{LocalStore, chunk_for, shown};
+use super::{LocalStore, chunk_for};
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::stage::Staged;
@@ -105,18 +107,16 @@ impl LocalStore {
         let (part, file) =
             Part::create(&directory).map_err(|error| fail("make a part file for", error))?;
         self.write(file, name, staged)?;
-        if !part.place(last, clash).map_err(|error| match error {
+        let placed = part.place(last, clash).map_err(|error| match error {
             // What servers say of a directory that is in the way differs.
             Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => fail("publish", Errno::ISDIR),
             Errno::OPNOTSUPP => refuse_unsupported(&self.place.item(name)),
             _ => fail("publish", error),
-        })? {
+        })?;
+        if !placed {
             return Ok(Published::Exists);
         }
-        sync_directory(&directory).map_err(|error| {
-            let path = shown(&self.path, dirs);
-            fault("sync the directory", &path, error)
-        })?;
+        self.sync_entry(dirs, &directory)?;
         Ok(Published::Done)
     }
 
@@ -157,7 +157,11 @@ impl LocalStore {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
         let (dirs, _) = name.split();
         let directory = self.open_destination(dirs)?;
-        sync_directory(&directory).map_err(|error| {
+        self.sync_entry(dirs, &directory)
+    }
+
+    fn sync_entry(&self, dirs: &[u8], directory: &OwnedFd) -> Result<()> {
+        sync_directory(directory).map_err(|error| {
             let path = shown(&self.path, dirs);
             fault("sync the directory", &path, error)
         })
@@ -181,7 +185,7 @@ impl LocalStore {
             found => (found.map_err(fail)?, false),
         };
         if made || !self.visited.sets().settled.contains(&path) {
-            self.settle(&path, made)?;
+            self.settle(&path, &directory, made)?;
         }
         Ok(directory)
     }
@@ -200,7 +204,7 @@ impl LocalStore {
         let parts = dirs
             .split(|&byte| byte == b'/')
             .filter(|part| !part.is_empty());
-        let named = parts.map(|part| (std::ffi::OsStr::from_bytes(part), OFlags::NOFOLLOW));
+        let named = parts.map(|part| (OsStr::from_bytes(part), OFlags::NOFOLLOW));
         for (part, nofollow) in own.chain(named) {
             path.push(part);
             let fail = |error| fault("make the directory", &path, error);
@@ -227,23 +231,26 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Syncs the parent of each directory on the way, up to the base or to one that is known.
-    fn settle(&self, directory: &Path, made: bool) -> Result<()> {
+    /// Syncs the parent of each directory on the way to `path`, which was opened as `directory`, up
+    /// to the base or to one that is known. `made`: some of them were made by us just now.
+    fn settle(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
         let top = self.base.as_deref().unwrap_or(Path::new("/"));
         let mut settled = Vec::new();
-        for child in directory.ancestors() {
+        for child in path.ancestors() {
             if child == top || self.visited.sets().settled.contains(child) {
                 break;
             }
             let Some(parent) = child.parent() else { break };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = openat(CWD, parent, flags, Mode::empty());
-            match opened.and_then(|parent| sync_directory(&parent)) {
-                Ok(()) => {}
+            let synced = match opened.and_then(|parent| sync_directory(&parent)) {
+                // What may be written but not read can only be synced with all the filesystem.
+                Err(Errno::ACCESS) if made => syncfs(directory),
                 // What we did not make was there when the operator wrote the path.
-                Err(Errno::ACCESS | Errno::ROFS) if !made => {}
-                Err(error) => return Err(fault("sync the directory", parent, error)),
-            }
+                Err(Errno::ACCESS | Errno::ROFS) => Ok(()),
+                synced => synced,
+            };
+            synced.map_err(|error| fault("sync the directory", parent, error))?;
             settled.push(child.to_path_buf());
         }
         self.visited.sets().settled.extend(settled);
@@ -379,7 +386,7 @@ fn part_name() -> Vec<u8> {
 }
 
 fn sweep(directory: &OwnedFd, now: Timestamp) {
-    let mut chunk = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
     let mut entries = RawDir::new(directory, &mut chunk);
     while let Some(Ok(entry)) = entries.next() {
         let last = entry.file_name();
@@ -459,7 +466,7 @@ mod tests {
     fn a_link_whose_answer_was_lost_is_ours() {
         let root = tempfile::tempdir().unwrap();
         let (directory, name) = part(root.path());
-        let path = root.path().join(std::ffi::OsStr::from_bytes(&name));
+        let path = root.path().join(OsStr::from_bytes(&name));
         std::fs::hard_link(path, root.path().join("a")).unwrap();
         assert_eq!(link(&directory, name), Ok(true));
         assert_eq!(names(root.path()), ["a"]);

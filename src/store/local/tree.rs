@@ -1,6 +1,7 @@
 //! From names to open files: finds what a name means without following links in it, says what
 //! `stat` knows in the program's terms, and words what went wrong. Changes nothing.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -16,6 +17,9 @@ use crate::object::{Name, Place, Version, join, part_flaw};
 
 /// How often something is tried that a network filesystem answers with a stale handle.
 pub(super) const STALE_TRIES: u32 = 4;
+
+/// How much of a directory is read at a time; glibc's `readdir` takes as much.
+pub(super) const DIRECTORY_CHUNK_BYTES: usize = 32 << 10;
 
 /// The longest path that a system call takes, in bytes: limits.h, `PATH_MAX` less the closing NUL.
 const PATH_MAX_BYTES: usize = 4095;
@@ -42,7 +46,7 @@ impl At {
         match open_below(root, dirs, OFlags::PATH) {
             Ok(dir) => Ok(Some(Self {
                 dir: Some(dir),
-                path: PathBuf::from(std::ffi::OsStr::from_bytes(last)),
+                path: PathBuf::from(OsStr::from_bytes(last)),
             })),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(fault("open the directory of", &join(root, name), error)),
@@ -86,6 +90,15 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
         dir = openat(&dir, part, flags, Mode::empty())?;
     }
     Ok(dir)
+}
+
+/// The path of `dirs` below `root`: for error texts and as a key, never to go by.
+pub(super) fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
+    let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
+    if dirs.is_empty() {
+        return root.to_path_buf();
+    }
+    root.join(OsStr::from_bytes(dirs))
 }
 
 /// Fails with `Invalid` for a name that would leave the directory or that no file can have.

@@ -324,6 +324,11 @@ impl Read for PayloadReader<'_> {
                 .read_at(buffer, part.offset + self.sent)
                 .map_err(io::Error::other)?,
         };
+        if amount == 0 && left > 0 {
+            // ureq would ask for the missing bytes for ever.
+            let short = Error::new(Kind::Storage, "read a staging file").because("it was cut");
+            return Err(io::Error::other(short));
+        }
         self.sent += amount as u64;
         Ok(amount)
     }
@@ -487,5 +492,32 @@ fn shown(endpoint: &Url) -> String {
     match endpoint.port() {
         Some(port) => format!("{scheme}://{host}:{port}"),
         None => format!("{scheme}://{host}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_is_shown_without_credentials() {
+        let endpoint = "https://user:pass@minio:9000/path?query";
+        let endpoint: Url = endpoint.parse().expect("a URL");
+        assert_eq!(shown(&endpoint), "https://minio:9000");
+    }
+
+    #[test]
+    fn address_is_looked_up_once_until_it_is_forgotten() {
+        let addresses = Addresses::default();
+        let config = ureq::config::Config::default();
+        let uri: Uri = "http://127.0.0.1:9000/a".parse().expect("a URI");
+        let known = |addresses: &Addresses| addresses.known.lock().expect("no panic").len();
+        for _ in 0..2 {
+            let found = addresses.resolve(&uri, &config, NextTimeout::default());
+            assert_eq!(found.expect("an address")[0].port(), 9000);
+            assert_eq!(known(&addresses), 1);
+        }
+        addresses.forget();
+        assert_eq!(known(&addresses), 0);
     }
 }

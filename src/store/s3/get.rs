@@ -1,6 +1,8 @@
 //! Reading an object: into a stage, verified by length and by the best digest that the server
 //! promises; or beside one, byte for byte.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -199,7 +201,10 @@ pub(super) fn crc64_text(crc64: u64) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
 }
 
 fn attributes(answer: &Answer<'_>) -> Attributes {

@@ -94,16 +94,15 @@ impl S3Store {
             if let Some(token) = token {
                 action.with_continuation_token(token);
             }
-            let target = self.target(target.verb, target.key);
             let mut answer =
                 self.client
-                    .send(target, action, &Headers::new(), Payload::None, attempt)?;
+                    .send(*target, action, &Headers::new(), Payload::None, attempt)?;
             if answer.status() != 200 {
                 return Err(answer.error());
             }
             let text = answer.text(keys * KEY_LIMIT_BYTES)?;
             ListObjectsV2::parse_response(&text).map_err(|error| match Refusal::inside(&text) {
-                Some(refusal) => refusal.into_error(&target),
+                Some(refusal) => refusal.into_error(target),
                 None => target.error(Kind::Other, format!("the listing does not parse: {error}")),
             })
         })

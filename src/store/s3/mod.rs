@@ -272,21 +272,25 @@ mod tests {
     use crate::context::Context;
     use crate::environment::{Addressing, Connection, Verify};
 
-    fn store(prefix: &str) -> S3Store {
+    fn store_at(endpoint: &str, style: Addressing, prefix: &str) -> Result<S3Store> {
         let connection = Connection {
-            endpoint: "http://127.0.0.1:9".parse().expect("a URL"),
+            endpoint: endpoint.parse().expect("a URL"),
             access_key: "access".into(),
             secret_key: "secret".into(),
             session_token: None,
             region: "us-east-1".into(),
             verify: Verify::Public,
-            style: Addressing::Path,
+            style,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
         };
         let context = Context::new(jiff::Timestamp::now, PathBuf::from("/tmp"));
         let client = Client::new(&connection, 1, Arc::new(context)).expect("a client");
-        S3Store::new(client, "edi", prefix, None).expect("a store")
+        S3Store::new(client, "edi", prefix, None)
+    }
+
+    fn store(prefix: &str) -> S3Store {
+        store_at("http://127.0.0.1:9", Addressing::Path, prefix).expect("a store")
     }
 
     fn refused(prefix: &str, name: &[u8]) -> String {
@@ -294,6 +298,23 @@ mod tests {
         let error = store(prefix).key(&name).expect_err("no such key");
         assert_eq!(error.kind(), Kind::Invalid);
         error.chain()
+    }
+
+    #[test]
+    fn bucket_stands_where_the_addressing_style_says() {
+        let url = |style| {
+            let store = store_at("https://minio.test:9000", style, "").expect("a store");
+            store.bucket.object_url("a b").to_string()
+        };
+        let path = "https://minio.test:9000/edi/a%20b";
+        assert_eq!(url(Addressing::Path), path);
+        let host = "https://edi.minio.test:9000/a%20b";
+        assert_eq!(url(Addressing::Virtual), host);
+
+        let nowhere = store_at("http://127.0.0.1:9", Addressing::Virtual, "");
+        let error = nowhere.err().expect("no host name");
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.chain().contains("MINIO_ADDRESSING_STYLE=path"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::thread;
 use bots_mover::context::Context;
 use bots_mover::error::Kind;
 use bots_mover::stage::{MEMORY_LIMIT_BYTES, Stage};
-use bots_mover::store::{Clash, Published, Store as _};
+use bots_mover::store::{Clash, Fetched, Published, Store as _};
 use jiff::Timestamp;
 
 use super::{
@@ -298,6 +298,8 @@ fn missing_rights_are_told_with_path_and_user() {
     unprivileged(|| {
         let store = sandbox.store("in");
         publish(&store, "d/b", &sandbox.staged(b"x"), Clash::Replace).unwrap();
+        // One that is made in a directory that cannot be read is synced with its filesystem.
+        publish(&store, "new/b", &sandbox.staged(b"x"), Clash::Replace).unwrap();
     });
 }
 
@@ -331,8 +333,9 @@ fn a_read_only_mount_is_told() {
     };
     let (store, context) = child_sandbox(&directory);
     let mut stage = Stage::new(&context);
-    let version = store.fetch(&entry("b"), &mut stage).unwrap().version;
-    let staged = stage.finish().unwrap().0;
+    let Fetched {
+        staged, version, ..
+    } = store.fetch(&entry("b"), &mut stage).unwrap();
     for text in ["a", "d/a"] {
         let published = publish(&store, text, &staged, Clash::Replace);
         assert_fails(published, Kind::Storage, "mounted read-only");

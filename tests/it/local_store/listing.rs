@@ -193,7 +193,7 @@ fn a_name_that_nobody_wants_is_not_looked_at_and_the_sink_may_stop() {
     for at in 0..10 {
         sandbox.file(&format!("in/{at}"), b"x");
     }
-    let wanted = |name: &Name| name.as_bytes() > b"4";
+    let wanted = |name: &Name| name.as_bytes() > b"4".as_slice();
     let scope = Scope {
         recursive: false,
         wanted: &wanted,

@@ -167,7 +167,7 @@ fn names(store: &LocalStore, recursive: bool) -> Vec<String> {
 fn fetch(sandbox: &Sandbox, store: &LocalStore, text: &str) -> Result<(Staged, Version)> {
     let mut stage = Stage::new(&sandbox.context);
     let fetched = store.fetch(&entry(text), &mut stage)?;
-    Ok((stage.finish()?.0, fetched.version))
+    Ok((fetched.staged, fetched.version))
 }
 
 fn publish(store: &LocalStore, text: &str, staged: &Staged, clash: Clash) -> Result<Published> {
@@ -178,7 +178,9 @@ fn contents(staged: &Staged) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(staged.size_bytes()).unwrap()];
     let mut at = 0;
     while at < bytes.len() {
-        at += staged.read_at(&mut bytes[at..], at as u64).unwrap();
+        let amount = staged.read_at(&mut bytes[at..], at as u64).unwrap();
+        assert!(amount > 0, "the copy ended after {at} bytes");
+        at += amount;
     }
     bytes
 }

@@ -13,6 +13,7 @@ use bots_mover::object::{Attributes, Version};
 use bots_mover::store::s3::{Client, S3Store};
 use bots_mover::store::{Clash, Published, Removed, Store as _};
 use jiff::Timestamp;
+use rusty_s3::S3Action as _;
 
 use super::proxy::{Fault, Proxy, answer};
 use super::{BIG, Sandbox, content_of, entries, fails, name, names, noise, put};
@@ -119,6 +120,34 @@ fn silence_fails_the_attempt_at_once() {
         &texts,
     );
     assert_eq!(proxy.requests().len(), 2);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn silence_in_mid_body_fails_the_attempt_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.put_raw("a", &noise(1 << 20), &[]);
+    let entry = entries(&sandbox.store(""), true).unwrap().remove(0);
+    let proxy = Proxy::start(sandbox.minio.port, first(9, Fault::StallAnswer(300_000)));
+    let mut connection = sandbox.connection_by(proxy.port);
+    connection.read_timeout = Duration::from_millis(300);
+    let store = sandbox.store_by(&connection, "");
+    fails(
+        sandbox.fetch(&store, &entry),
+        Kind::Timeout,
+        &["no byte of progress"],
+    );
+    assert_eq!(proxy.requests().len(), 1);
+
+    // Nor does a server hold us up that reads nothing.
+    let deaf = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut connection = sandbox.connection_by(deaf.local_addr().unwrap().port());
+    connection.read_timeout = Duration::from_millis(300);
+    let store = sandbox.store_by(&connection, "");
+    let staged = sandbox.staged(&noise(15 << 20));
+    let started = Instant::now();
+    let result = put(&store, "a", &staged, Clash::Replace);
+    fails(result, Kind::Timeout, &["no byte of progress"]);
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
@@ -254,7 +283,6 @@ fn part_that_is_hurt_on_its_way_is_refused_by_the_server() {
     let refused = |key: &str| {
         let (bucket, credentials) = sandbox.raw();
         let mut action = bucket.put_object(Some(&credentials), key);
-        use rusty_s3::S3Action as _;
         action
             .headers_mut()
             .insert("x-amz-checksum-crc64nvme", wrong);
@@ -471,7 +499,8 @@ fn body_that_is_not_what_was_announced_is_no_object() {
     // An ETag with a dash, a KMS key's, or a composite checksum promise nothing.
     let silent = [
         "200 OK\r\nETag: \"900150983cd24fb0d6963f7d28e17f72-2\"",
-        "200 OK\r\nETag: \"00000000000000000000000000000000\"\r\nx-amz-server-side-encryption: aws:kms",
+        "200 OK\r\nETag: \"00000000000000000000000000000000\"\r\n\
+         x-amz-server-side-encryption: aws:kms",
         "200 OK\r\nETag: \"x\"\r\nx-amz-checksum-crc32: AAAAAA==-2",
         "200 OK\r\nETag: \"x\"\r\nx-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: COMPOSITE",
     ];
@@ -513,7 +542,7 @@ fn stale_pooled_connection_is_replaced() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     // Takes the second request on its connection and closes it without a word.
-    let server = thread::spawn(move || {
+    let stale = thread::spawn(move || {
         let body = "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>";
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let mut served = Vec::new();
@@ -535,7 +564,7 @@ fn stale_pooled_connection_is_replaced() {
     let store = sandbox.store_by(&sandbox.connection_by(port), "");
     assert!(entries(&store, true).unwrap().is_empty());
     assert!(entries(&store, true).unwrap().is_empty());
-    let served = server.join().unwrap();
+    let served = stale.join().unwrap();
     assert_ne!(served[0], 0, "the first connection was used twice");
 }
 

@@ -36,7 +36,7 @@ impl Minio {
     pub(super) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let (port, console) = (free_port(), free_port());
-        let process = Command::new(binary())
+        let process = Command::new(binary("minio"))
             .arg("server")
             .args(arguments)
             .args(["--address", &format!("127.0.0.1:{port}")])
@@ -107,16 +107,22 @@ pub(super) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// `minio` from PATH, or where `go install` puts it.
-fn binary() -> PathBuf {
+/// `minio` or `mc` from PATH, or from where `go install` puts it.
+pub(super) fn binary(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join("minio"));
+    let in_path = std::env::split_paths(&path).map(|directory| directory.join(program));
     let found = in_path.into_iter().find(|file| file.is_file());
     found.unwrap_or_else(|| {
         let go = Command::new("go").args(["env", "GOPATH"]).output();
         let root = go.map(|output| output.stdout).unwrap_or_default();
-        let file = PathBuf::from(String::from_utf8_lossy(&root).trim()).join("bin/minio");
-        assert!(fs::metadata(&file).is_ok(), "no minio in PATH or {file:?}");
+        let file = PathBuf::from(String::from_utf8_lossy(&root).trim())
+            .join("bin")
+            .join(program);
+        assert!(
+            fs::metadata(&file).is_ok(),
+            "no {program} in PATH or {}",
+            file.display()
+        );
         file
     })
 }

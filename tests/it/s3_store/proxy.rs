@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Answer(String),
     /// Nothing ever comes.
     Stall,
+    /// So many bytes of the answer come through, then nothing.
+    StallAnswer(usize),
 }
 
 /// A whole answer with a body.
@@ -74,10 +76,14 @@ fn serve(mut client: TcpStream, upstream: u16, decide: &Decide, log: &Mutex<Vec<
         log.len() - 1
     };
     match decide(number, &head) {
-        Fault::Pass => forward(client, upstream, &head, None),
+        Fault::Pass => forward(&client, upstream, &head, None),
         Fault::Close => drop(client),
-        Fault::LoseAnswer => forward(client, upstream, &head, Some(0)),
-        Fault::CutAnswer(bytes) => forward(client, upstream, &head, Some(bytes)),
+        Fault::LoseAnswer => forward(&client, upstream, &head, Some(0)),
+        Fault::CutAnswer(bytes) => forward(&client, upstream, &head, Some(bytes)),
+        Fault::StallAnswer(bytes) => {
+            let _ = client.write_all(&answer_part(upstream, &head, bytes));
+            let _ = std::io::copy(&mut client, &mut std::io::sink());
+        }
         Fault::Answer(text) => {
             let _ = client.write_all(text.as_bytes());
             let _ = client.shutdown(Shutdown::Write);
@@ -99,7 +105,7 @@ fn read_head(client: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-fn forward(client: TcpStream, upstream: u16, head: &str, limit: Option<usize>) {
+fn forward(client: &TcpStream, upstream: u16, head: &str, limit: Option<usize>) {
     let mut server = TcpStream::connect(("127.0.0.1", upstream)).unwrap();
     // The answer then ends with its connection, and no second request comes by this one.
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -125,4 +131,13 @@ fn forward(client: TcpStream, upstream: u16, head: &str, limit: Option<usize>) {
     let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
     let _ = body.join();
+}
+
+/// The first bytes of the server's answer to a request without a body.
+fn answer_part(upstream: u16, head: &str, bytes: usize) -> Vec<u8> {
+    let mut server = TcpStream::connect(("127.0.0.1", upstream)).unwrap();
+    server.write_all(head.as_bytes()).unwrap();
+    let mut part = vec![0; bytes];
+    server.read_exact(&mut part).unwrap();
+    part
 }

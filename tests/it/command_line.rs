@@ -1,0 +1,500 @@
+//! Calls, exit codes, what is refused, and the calls beside `run`.
+
+use crate::support::{End, Op, Sandbox, ends, tree};
+
+const FILE_TO_FILE: (End, End) = (End::File, End::File);
+const S3_TO_FILE: (End, End) = (End::S3, End::File);
+
+#[test]
+fn help_and_version_are_on_standard_output() {
+    let sandbox = Sandbox::without_minio();
+    for flag in ["--help", "-h"] {
+        let run = sandbox.call(&[flag]);
+        run.exits(0);
+        for word in [
+            "check",
+            "explain",
+            "move",
+            "copy",
+            "--config",
+            "--rule",
+            "--dry-run",
+        ] {
+            assert!(run.stdout.contains(word), "{word}");
+        }
+        assert!(run.stderr.is_empty());
+        assert!(run.stdout.lines().count() <= 50, "it fits a screen");
+    }
+    let run = sandbox.call(&["--version"]);
+    run.exits(0);
+    assert_eq!(
+        run.stdout.trim(),
+        format!("bots-mover {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn an_unknown_flag_is_refused_with_the_near_one() {
+    let sandbox = Sandbox::without_minio();
+    sandbox
+        .call(&["--confg", "x"])
+        .is_refused(&["--confg", "did you mean --config"]);
+    sandbox.call(&["--dryrun"]).is_refused(&["--dry-run"]);
+    sandbox
+        .call(&["--frobnicate"])
+        .is_refused(&["--frobnicate", "--help"]);
+    sandbox.call(&["rnu"]).is_refused(&["rnu", "run"]);
+    sandbox.call(&["run", "extra"]).is_refused(&["extra"]);
+    sandbox
+        .call(&["move", "only-one"])
+        .is_refused(&["SRC", "DEST"]);
+    sandbox
+        .call(&["--log-format", "xml"])
+        .is_refused(&["text", "json"]);
+    sandbox
+        .call(&["--log-level", "loud"])
+        .is_refused(&["error", "debug"]);
+}
+
+#[test]
+fn run_is_what_a_call_without_a_word_does() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.rule("r", &ends(FILE_TO_FILE));
+    for words in [&[][..], &["run"]] {
+        sandbox.write("in/a", "1");
+        sandbox.run_with(words).succeeds();
+        assert!(sandbox.files("in").is_empty());
+    }
+}
+
+#[test]
+fn the_config_comes_from_a_flag_or_the_environment_or_standard_input() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.rule("r", &ends(FILE_TO_FILE));
+    sandbox.write("in/a", "1");
+    sandbox
+        .call_with_stdin(&["--config", "-"], &sandbox.config())
+        .succeeds();
+    assert_eq!(sandbox.files("out").names(), ["a"]);
+
+    sandbox.write("in/b", "1");
+    let path = sandbox.path("rules.yaml");
+    std::fs::write(&path, sandbox.config()).unwrap();
+    sandbox
+        .env("BOTS_MOVER_CONFIG", &path)
+        .call::<&str>(&[])
+        .succeeds();
+    assert_eq!(sandbox.files("out").names(), ["a", "b"]);
+
+    sandbox.env("BOTS_MOVER_CONFIG", "/nowhere/at/all.yaml");
+    sandbox
+        .call::<&str>(&[])
+        .is_refused(&["/nowhere/at/all.yaml", "BOTS_MOVER_CONFIG"]);
+}
+
+#[test]
+fn only_the_named_rules_run() {
+    let sandbox = Sandbox::without_minio();
+    for rule in ["one", "two", "three"] {
+        sandbox.write(format!("{rule}/a"), rule);
+        let src = format!("src: {{type: file, path: {rule}}}");
+        sandbox.rule(
+            rule,
+            &format!("{src}, dest: {{type: file, path: out/{rule}}}"),
+        );
+    }
+    let run = sandbox.run_with(&["--rule", "three", "--rule", "one"]);
+    run.succeeds();
+    assert_eq!(run.of("rule_done").len(), 2);
+    assert_eq!(sandbox.files("out").names(), ["one/a", "three/a"]);
+    sandbox
+        .run_with(&["--rule", "twoo"])
+        .is_refused(&["twoo", "one", "two", "three"]);
+    assert_eq!(sandbox.files("two").len(), 1);
+}
+
+#[test]
+fn a_rule_that_is_left_out_needs_no_minio() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.default("default_bucket: edi");
+    sandbox.write("in/a", "1");
+    sandbox.rule("files", &ends(FILE_TO_FILE));
+    sandbox.rule(
+        "s3",
+        "src: {type: s3, path: x}, dest: {type: file, path: y}",
+    );
+    sandbox.run_with(&["--rule", "files"]).succeeds();
+    let names = ["MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"];
+    sandbox.run().is_refused(&names);
+}
+
+#[test]
+fn a_wrong_environment_is_refused_before_anything_is_touched() {
+    for (name, value, said) in [
+        ("TZ", "Europe/Atlantis", "Europe/Atlantis"),
+        ("BOTS_MOVER_UMASK", "0999", "BOTS_MOVER_UMASK"),
+        ("BOTS_MOVER_LOG_FORMAT", "xml", "BOTS_MOVER_LOG_FORMAT"),
+        ("BOTS_MOVER_LOG_LEVEL", "loud", "BOTS_MOVER_LOG_LEVEL"),
+        ("MINIO_ENDPOINT", "ftp://host", "MINIO_ENDPOINT"),
+        ("MINIO_ENDPOINT", "", "MINIO_ENDPOINT"),
+        ("MINIO_CONNECT_TIMEOUT", "soon", "MINIO_CONNECT_TIMEOUT"),
+        ("MINIO_READ_TIMEOUT", "-1", "MINIO_READ_TIMEOUT"),
+        (
+            "MINIO_ADDRESSING_STYLE",
+            "sideways",
+            "MINIO_ADDRESSING_STYLE",
+        ),
+        ("MINIO_VERIFY", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/a", "1");
+        sandbox.write("files/a", "1");
+        sandbox.env(name, value);
+        sandbox.rule("r", &ends(S3_TO_FILE));
+        sandbox.rule(
+            "f",
+            "src: {type: file, path: files}, dest: {type: file, path: moved}",
+        );
+        sandbox.run().is_refused(&[said]);
+        assert!(sandbox.bucket().has("in/a"), "{name}");
+        assert_eq!(sandbox.files(".").names(), ["files/a"], "{name}");
+    }
+}
+
+#[test]
+fn a_config_error_touches_nothing_and_all_are_told_at_once() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a", "1");
+    sandbox.rule("good", &ends(FILE_TO_FILE));
+    sandbox.rule(
+        "typo",
+        &format!(
+            "{}, retry: 3",
+            ends((End::File, End::File)).replace("in", "x")
+        ),
+    );
+    sandbox.rule(
+        "range",
+        "src: {type: file, path: y}, dest: {type: file, path: z}, retries: 101",
+    );
+    let dest = "{type: file, path: w, rename_rule: {regex: a, replace: b}}";
+    sandbox.rule(
+        "nested",
+        &format!("src: {{type: file, path: v}}, dest: {dest}"),
+    );
+    let run = sandbox.run();
+    run.is_refused(&[
+        "typo",
+        "retry",
+        "retries",
+        "range",
+        "101",
+        "nested",
+        "rename_rule",
+        "rename",
+    ]);
+    assert!(run.stdout.is_empty(), "{run:?}");
+    assert_eq!(sandbox.files(".").names(), ["in/a"]);
+}
+
+#[test]
+fn a_config_that_is_no_config_is_refused() {
+    let sandbox = Sandbox::without_minio();
+    for text in [
+        "",
+        "hello",
+        "config: {}",
+        "config: {defaults: {}}",
+        "other: 1",
+        "a: b: c",
+        "[1]",
+    ] {
+        let run = sandbox.call_with_stdin(&["--config", "-"], text);
+        run.exits(2);
+        assert!(!run.stderr.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn check_prints_each_rule_as_resolved_and_touches_nothing() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.default("default_bucket: edi").default("retries: 7");
+    sandbox.write("in/a", "1");
+    sandbox.rule(
+        "files",
+        &format!("description: Orders, {}", ends(FILE_TO_FILE)),
+    );
+    sandbox.rule(
+        "s3",
+        "src: {type: s3, path: /x/y}, dest: {type: file, path: /abs}, mode: copy",
+    );
+    let run = sandbox.run_with(&["check"]);
+    run.exits(0);
+    let base = sandbox.base();
+    let full = [base.join("in"), base.join("out"), "/abs".into()];
+    for text in full
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .chain(["files", "Orders", "s3://edi/x/y/", "copy", "move", "7"].map(str::to_owned))
+    {
+        assert!(run.stdout.contains(&text), "{text} in {run:?}");
+    }
+    assert_eq!(sandbox.files(".").names(), ["in/a"]);
+
+    sandbox.rule(
+        "broken",
+        "src: {type: nfs, path: x}, dest: {type: file, path: y}",
+    );
+    sandbox
+        .run_with(&["check"])
+        .is_refused(&["broken", "nfs", "s3"]);
+}
+
+#[test]
+fn check_warns_of_rules_that_meet() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.rule(
+        "one",
+        "src: {type: file, path: in}, dest: {type: file, path: mid}",
+    );
+    sandbox.rule(
+        "two",
+        "src: {type: file, path: in}, dest: {type: file, path: other}",
+    );
+    sandbox.rule(
+        "next",
+        "src: {type: file, path: mid}, dest: {type: file, path: end}",
+    );
+    sandbox.rule(
+        "ever",
+        "src: {type: file, path: e}, dest: {type: file, path: f}, mode: copy",
+    );
+    let run = sandbox.run_with(&["check"]);
+    run.exits(0);
+    let all = format!("{}{}", run.stdout, run.stderr);
+    let warnings: Vec<_> = all
+        .lines()
+        .filter(|line| line.contains("warning"))
+        .collect();
+    for names in [["one", "two"], ["one", "next"], ["ever", "if_exists"]] {
+        let found = warnings
+            .iter()
+            .any(|line| names.iter().all(|name| line.contains(name)));
+        assert!(found, "{names:?} in {warnings:?}");
+    }
+    sandbox.mkdir("in");
+    let run = sandbox.run();
+    assert!(
+        run.events()
+            .iter()
+            .filter(|line| line.level == "WARN")
+            .count()
+            >= 3,
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_failing_example_is_refused_before_anything_is_touched() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a.edi", "1");
+    let src = "{type: file, path: in, match: {glob: '*.edi'}}";
+    let rule = |example: &str| {
+        sandbox.forget_rules();
+        let dest = "{type: file, path: out, rename: {regex: edi$, replace: 'x12'}}";
+        sandbox.rule(
+            "r",
+            &format!("src: {src}, dest: {dest}, examples: [{example}]"),
+        );
+    };
+    rule("{name: a.edi, becomes: a.edi}");
+    sandbox.run().is_refused(&["r", "a.edi", "a.x12"]);
+    rule("{name: a.edi, ignored: true}");
+    sandbox.run_with(&["check"]).is_refused(&["a.edi"]);
+    assert_eq!(sandbox.files(".").names(), ["in/a.edi"]);
+    rule("{name: a.edi, becomes: a.x12}, {name: a.tmp, ignored: true}");
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files(".").names(), ["out/a.x12"]);
+}
+
+#[test]
+fn explain_says_which_rule_takes_a_name_and_why_not_the_others() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.default("default_bucket: edi");
+    let rename = "rename: {regex: edi$, replace: x12}";
+    let src = "{type: s3, path: in, match: {glob: '*.edi'}}";
+    sandbox.rule(
+        "orders",
+        &format!("src: {src}, dest: {{type: file, path: out, {rename}}}"),
+    );
+    sandbox.rule(
+        "rest",
+        "src: {type: s3, path: in/rest}, dest: {type: file, path: rest}",
+    );
+    let run = sandbox.run_with(&["explain", "s3://edi/in/po1.edi"]);
+    run.exits(0);
+    for text in ["orders", "rest", "out/po1.x12"] {
+        assert!(run.stdout.contains(text), "{text} in {run:?}");
+    }
+    sandbox.run_with(&["explain", "po1.tmp"]).exits(0);
+    let run = sandbox.run_with(&["explain", "s3://edi/in/po1.tmp"]);
+    run.exits(1);
+    assert!(run.stdout.contains("*.edi"), "{run:?}");
+    sandbox
+        .run_with(&["explain", "s3://other/in/po1.edi"])
+        .exits(1);
+    let path = sandbox.base().join("in/po1.edi");
+    sandbox
+        .run_with(&["explain", path.to_str().unwrap()])
+        .exits(1);
+}
+
+#[test]
+fn one_rule_comes_from_the_command_line() {
+    let sandbox = Sandbox::new();
+    let bucket = sandbox.bucket().name().to_owned();
+    for name in ["a.edi", "b.edi", "c.tmp", "sub/d.edi"] {
+        sandbox.bucket().put(&format!("in/{name}"), name);
+    }
+    let source = format!("s3://{bucket}/in");
+    let args = [
+        "copy",
+        &source,
+        "here/out",
+        "--glob",
+        "*.edi",
+        "--max-items",
+        "9",
+    ];
+    sandbox.call(&args).succeeds();
+    let got = crate::support::tree::files_below(&sandbox.path("here/out"));
+    assert_eq!(
+        got.names(),
+        ["a.edi", "b.edi", "sub/d.edi"],
+        "relative to the working directory"
+    );
+    assert_eq!(sandbox.bucket().keys().len(), 4);
+
+    let back = format!("s3://{bucket}/back");
+    let rename = ["--rename-regex", "^(.)", "--rename-replace", "x-$1"];
+    let args = [
+        &["move", "here/out", &back, "--recursive", "true"][..],
+        &rename,
+    ]
+    .concat();
+    sandbox.call(&args).succeeds();
+    assert_eq!(
+        sandbox.bucket().tree("back/").names(),
+        ["sub/x-d.edi", "x-a.edi", "x-b.edi"]
+    );
+    sandbox
+        .call(&["move", "a", "b", "--glob", "*", "--regex", "x"])
+        .exits(2);
+    sandbox
+        .call(&["move", "a", "b", "--max-items", "many"])
+        .is_refused(&["max"]);
+    sandbox.call(&["move", "a", "a"]).exits(2);
+    sandbox.call(&["move", "a", "b", "--config", "x"]).exits(2);
+}
+
+#[test]
+fn a_destination_that_is_the_source_is_refused() {
+    for (from, to) in [
+        ("{type: file, path: in}", "{type: file, path: in}"),
+        ("{type: file, path: in}", "{type: file, path: in/}"),
+        ("{type: file, path: in}", "{type: file, path: ./in/.}"),
+        ("{type: file, path: in}", "{type: file, path: BASE/in}"),
+        ("{type: file, path: in}", "{type: file, path: in//}"),
+        ("{type: s3, path: in}", "{type: s3, path: /in/}"),
+        (
+            "{type: s3, path: in}",
+            "{type: s3, bucket: BUCKET, path: in}",
+        ),
+        ("{type: s3, path: /}", "{type: s3, path: ''}"),
+        (
+            "{type: s3, path: in}",
+            "{type: s3, path: in, rename: {regex: a, replace: b}}",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.fill(End::S3, "in", &tree(&[("a", "1")]));
+        sandbox.fill(End::File, "in", &tree(&[("a", "1")]));
+        let to = to.replace("BASE", sandbox.base().to_str().unwrap());
+        let to = to.replace("BUCKET", sandbox.bucket().name());
+        sandbox.rule("r", &format!("src: {from}, dest: {to}"));
+        sandbox.run().is_refused(&["r"]);
+        assert_eq!(sandbox.bucket().keys(), ["in/a"], "{to}");
+        assert_eq!(sandbox.files(".").names(), ["in/a"], "{to}");
+    }
+}
+
+#[test]
+fn a_dotted_path_out_of_its_place_is_refused() {
+    for path in ["../in", "a/../../b", "a/.."] {
+        for end in [End::S3, End::File] {
+            let sandbox = Sandbox::new();
+            sandbox.rule(
+                "r",
+                &format!("src: {}, dest: {}", end.at(path), end.at("out")),
+            );
+            sandbox.run().is_refused(&["..", "src.path"]);
+        }
+    }
+}
+
+#[test]
+fn check_connect_tries_what_a_run_needs_and_leaves_no_trace() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.fill(End::S3, "in", &tree(&[("a", "1")]));
+    sandbox.mkdir("out");
+    sandbox.rule("in", &ends(S3_TO_FILE));
+    sandbox.rule(
+        "out",
+        "src: {type: file, path: files}, dest: {type: s3, path: to}",
+    );
+    sandbox.mkdir("files");
+    sandbox.run_with(&["check", "--connect"]).exits(0);
+    for op in [Op::List, Op::Put, Op::Get, Op::Delete] {
+        assert!(proxy.count(op) > 0, "{op:?}");
+    }
+    assert_eq!(sandbox.bucket().keys(), ["in/a"]);
+    assert!(sandbox.files(".").is_empty(), "{:?}", sandbox.files("."));
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_and_what_to_do() {
+    let trial = |spoil: &dyn Fn(&Sandbox), said: &[&str]| {
+        let sandbox = Sandbox::new();
+        sandbox.mkdir("out");
+        sandbox.rule("in", &ends(S3_TO_FILE));
+        spoil(&sandbox);
+        let run = sandbox.run_with(&["check", "--connect"]);
+        run.exits(1);
+        let all = format!("{}{}", run.stdout, run.stderr);
+        for text in said {
+            assert!(all.contains(text), "{text} in {run:?}");
+        }
+        run.never_says("wrong-secret");
+    };
+    trial(
+        &|s| _ = s.env("MINIO_SECRET_KEY", "wrong-secret"),
+        &["MINIO_SECRET_KEY"],
+    );
+    trial(
+        &|s| _ = s.env("MINIO_ENDPOINT", "127.0.0.1:1"),
+        &["127.0.0.1:1"],
+    );
+    trial(
+        &|s| _ = s.default("default_bucket: not-there"),
+        &["not-there"],
+    );
+    trial(&|s| std::fs::remove_dir_all(s.base()).unwrap(), &["base"]);
+    trial(
+        &|s| {
+            s.unprivileged();
+            crate::support::sandbox::chmod(&s.base().join("out"), 0o555);
+        },
+        &["base/out"],
+    );
+}

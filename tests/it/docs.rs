@@ -1,0 +1,156 @@
+//! The documents say what is so: their configs are accepted, their log lines parse, their commands
+//! and flags exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::Sandbox;
+use crate::support::log::Event;
+use crate::support::minio::PINNED;
+
+/// A fenced block of a document.
+struct Block {
+    document: PathBuf,
+    /// The number of its first line.
+    line: usize,
+    language: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Markdown of the project.
+fn documents() -> Vec<PathBuf> {
+    fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(root(), &mut found);
+    found
+}
+
+fn blocks(language: &str) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let mut open = false;
+        for (at, line) in text.lines().enumerate() {
+            if let Some(language) = line.strip_prefix("```") {
+                open = !open;
+                if open {
+                    let (document, language) = (document.clone(), language.to_owned());
+                    found.push(Block {
+                        document,
+                        line: at + 2,
+                        language,
+                        text: String::new(),
+                    });
+                }
+            } else if open {
+                let block = found.last_mut().expect("a block is open");
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+        }
+        assert!(!open, "a block in {} has no end", document.display());
+    }
+    found.retain(|block| block.language == language);
+    found
+}
+
+impl Block {
+    fn place(&self) -> String {
+        format!("{}:{}", self.document.display(), self.line)
+    }
+}
+
+#[test]
+fn every_config_in_the_documents_is_accepted() {
+    let sandbox = Sandbox::without_minio();
+    let configs = blocks("yaml")
+        .into_iter()
+        .filter(|block| block.text.starts_with("config:"));
+    let mut seen = 0;
+    for block in configs {
+        let run = sandbox.call_with_stdin(&["check", "--config", "-"], &block.text);
+        assert_eq!(run.code(), 0, "{}: {run:?}", block.place());
+        seen += 1;
+    }
+    assert!(seen > 0, "the README shows a config");
+}
+
+#[test]
+fn the_config_for_kubernetes_is_accepted() {
+    let sandbox = Sandbox::without_minio();
+    let config = root().join("kube/base/config.yaml");
+    sandbox
+        .call(&["check", "--config", config.to_str().unwrap()])
+        .exits(0);
+}
+
+#[test]
+fn every_log_line_in_the_documents_is_one() {
+    let mut seen = 0;
+    for block in blocks("text") {
+        for line in block
+            .text
+            .lines()
+            .filter(|line| line.starts_with("20") && line.contains("event="))
+        {
+            assert!(
+                Event::parse_text(line).is_some(),
+                "{}: {line}",
+                block.place()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "the README shows a log");
+}
+
+#[test]
+fn every_flag_in_the_documents_is_known_to_help() {
+    let help = Sandbox::without_minio().call(&["--help"]).stdout;
+    let mut seen = 0;
+    for block in blocks("sh") {
+        for line in block
+            .text
+            .lines()
+            .filter(|line| line.starts_with("bots-mover"))
+        {
+            let command = line.split(" #").next().unwrap_or_default();
+            for flag in command
+                .split_whitespace()
+                .filter(|word| word.starts_with("--"))
+            {
+                assert!(
+                    help.contains(flag),
+                    "{}: {flag} is not in --help",
+                    block.place()
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 0, "the README shows calls");
+}
+
+#[test]
+fn the_build_pins_the_minio_that_the_tests_ask_for() {
+    let script = fs::read_to_string(root().join("build.sh")).unwrap();
+    let version = PINNED.split('@').nth(1).expect("a module and its version");
+    assert!(
+        script.contains(version),
+        "build.sh pins another MinIO than {PINNED}"
+    );
+}

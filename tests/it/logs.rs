@@ -1,0 +1,297 @@
+//! The log: its lines, their keys, and what must never be in it.
+
+use std::time::Duration;
+
+use crate::support::minio::{ACCESS_KEY, SECRET_KEY};
+use crate::support::{DIRECTIONS, End, Fault, Gate, Op, Sandbox, When, ends, tree};
+
+const S3_TO_FILE: (End, End) = (End::S3, End::File);
+
+#[test]
+fn a_runs_lines_come_in_their_order_with_their_keys() {
+    for format in ["text", "json"] {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/a", "123");
+        sandbox.rule("r", &ends(S3_TO_FILE));
+        let run = sandbox.run_with(&["--log-format", format]);
+        run.succeeds();
+        let events = run.events();
+        let kinds: Vec<_> = events.iter().map(|line| line.event().to_owned()).collect();
+        assert_eq!(
+            kinds,
+            ["run_start", "rule_start", "moved", "rule_done", "run_done"]
+        );
+        let has = |event: &str, keys: &[&str]| {
+            let line = run.one(event);
+            for key in keys {
+                assert!(line.keys().contains(key), "{key} in {line:?}");
+            }
+        };
+        has(
+            "rule_start",
+            &["rule", "selected", "more", "mode", "src", "dest"],
+        );
+        has("moved", &["rule", "src", "dest", "bytes", "ms", "attempt"]);
+        has(
+            "rule_done",
+            &[
+                "rule", "moved", "copied", "skipped", "failed", "bytes", "ms",
+            ],
+        );
+        has(
+            "run_done",
+            &["moved", "copied", "skipped", "failed", "bytes", "ms"],
+        );
+        assert!(events.iter().all(|line| line.level == "INFO"), "{events:?}");
+        let moved = run.one("moved");
+        assert_eq!(
+            moved.get("src"),
+            format!("s3://{}/in/a", sandbox.bucket().name())
+        );
+        assert_eq!(
+            moved.get("dest"),
+            sandbox.base().join("out/a").to_string_lossy()
+        );
+        assert_eq!((moved.number("bytes"), moved.number("attempt")), (3, 1));
+    }
+}
+
+#[test]
+fn numbers_and_flags_are_no_strings_in_json() {
+    let sandbox = Sandbox::new();
+    sandbox.bucket().put("in/a", "123");
+    sandbox.env("BOTS_MOVER_LOG_FORMAT", "json");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let run = sandbox.run();
+    let line = |event: &str| {
+        let found = run
+            .stdout
+            .lines()
+            .find(|line| line.contains(&format!("\"{event}\"")));
+        serde_json::from_str::<serde_json::Value>(found.expect("the line is there")).unwrap()
+    };
+    assert!(line("moved")["bytes"].is_u64() && line("moved")["ms"].is_u64());
+    assert!(line("rule_start")["more"].is_boolean());
+    assert!(line("run_done")["moved"].is_u64());
+}
+
+#[test]
+fn a_key_cannot_forge_a_line() {
+    for format in ["text", "json"] {
+        let sandbox = Sandbox::new();
+        let forged =
+            "x\n2026-11-21T08:10:04.123Z INFO event=moved rule=forged\u{1b}[2J\u{85}\u{7f}";
+        sandbox.bucket().put(&format!("in/{forged}"), "1");
+        sandbox.rule("r", &ends(S3_TO_FILE));
+        let run = sandbox.run_with(&["--log-format", format]);
+        run.succeeds();
+        assert_eq!(run.of("moved").len(), 1, "{run:?}");
+        assert!(run.one("moved").get("src").ends_with(forged), "{run:?}");
+        let control = |c: char| c.is_control() && c != '\n';
+        assert!(!run.stdout.contains(control), "{:?}", run.stdout);
+    }
+}
+
+#[test]
+fn a_level_shows_itself_and_what_is_graver() {
+    let lines = |level: &str| {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.default("exit_on_first_failure: false");
+        sandbox.fill(End::S3, "in", &tree(&[("a", "1"), ("b", "2")]));
+        let broken = Fault::status(503, "SlowDown");
+        proxy.fault(When::op(Op::Get).key("in/a").always(), broken);
+        sandbox.rule(
+            "r",
+            &format!("{}, retries: 1, wait_seconds: 0", ends(S3_TO_FILE)),
+        );
+        sandbox.env("BOTS_MOVER_LOG_LEVEL", "info");
+        let run = sandbox.run_with(&["--log-level", level]);
+        run.fails();
+        let mut levels: Vec<_> = run.events().iter().map(|line| line.level.clone()).collect();
+        levels.sort();
+        levels.dedup();
+        (
+            levels,
+            run.of("failed").len(),
+            run.of("retry").len(),
+            run.of("moved").len(),
+        )
+    };
+    assert_eq!(lines("error"), (vec!["ERROR".to_owned()], 1, 0, 0));
+    assert_eq!(
+        lines("warn"),
+        (vec!["ERROR".into(), "WARN".into()], 1, 1, 0)
+    );
+    assert_eq!(
+        lines("info"),
+        (vec!["ERROR".into(), "INFO".into(), "WARN".into()], 1, 1, 1)
+    );
+}
+
+#[test]
+fn no_secret_is_in_any_output_at_any_level() {
+    let statuses = [
+        (403, "SignatureDoesNotMatch"),
+        (500, "InternalError"),
+        (404, ""),
+    ];
+    for (direction, (status, code)) in DIRECTIONS.into_iter().take(3).zip(statuses) {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.env("MINIO_SECRET_KEY", format!("{SECRET_KEY}\n"));
+        sandbox.env("MINIO_SESSION_TOKEN", "");
+        sandbox.default("exit_on_first_failure: false");
+        sandbox.fill(
+            direction.0,
+            "in",
+            &tree(&[("a", "1"), ("b", "2"), ("c", "3")]),
+        );
+        proxy.fault(When::any().after(1).times(4), Fault::status(status, code));
+        let retries = "retries: 1, wait_seconds: 0";
+        sandbox.rule("r", &format!("{}, {retries}", ends(direction)));
+        let run = sandbox.run_with(&["--log-level", "debug"]);
+        run.never_says(SECRET_KEY).never_says(ACCESS_KEY);
+        for part in ["X-Amz-", "x-amz-signature", "Signature=", "Credential="] {
+            run.never_says(part);
+        }
+    }
+}
+
+#[test]
+fn a_session_token_is_a_secret_too() {
+    let sandbox = Sandbox::new();
+    sandbox.env("MINIO_SESSION_TOKEN", "token-that-nobody-may-see");
+    sandbox.bucket().put("in/a", "1");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let run = sandbox.run_with(&["--log-level", "debug"]);
+    run.fails().never_says("token-that-nobody-may-see");
+}
+
+#[test]
+fn a_failed_item_says_where_why_and_at_which_attempt() {
+    let sandbox = Sandbox::new();
+    sandbox.bucket().put("in/a", "1");
+    sandbox.write("out/a/b", "in the way");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let run = sandbox.run();
+    run.fails();
+    let failed = run.one("failed");
+    assert_eq!((failed.get("rule"), failed.level.as_str()), ("r", "ERROR"));
+    assert!(failed.get("src").ends_with("in/a") && failed.number("attempt") == 1);
+    assert!(!failed.get("error").is_empty() && !failed.get("error").ends_with('.'));
+    assert_eq!(run.one("run_done").number("failed"), 1);
+}
+
+#[test]
+fn a_dry_run_says_what_would_happen_and_changes_nothing() {
+    for direction in DIRECTIONS {
+        for (mode, event) in [("move", "would_move"), ("copy", "would_copy")] {
+            let sandbox = Sandbox::new();
+            let proxy = sandbox.proxy();
+            let items = tree(&[("a.edi", "1"), ("b.edi", "22"), ("c.edi", "333")]);
+            sandbox.fill(direction.0, "in", &items);
+            let rename = "rename: {regex: 'edi$', replace: 'x12'}";
+            let dest = direction.1.at("out").replace('}', &format!(", {rename}}}"));
+            let src = direction.0.at("in");
+            let rule = format!("src: {src}, dest: {dest}, mode: {mode}, max_items: 2");
+            sandbox.rule("r", &rule);
+            let run = sandbox.run_with(&["--dry-run"]);
+            run.succeeds();
+            assert_eq!(run.of(event).len(), 2, "{direction:?}");
+            assert!(
+                run.of(event)[0].get("dest").ends_with("out/a.x12"),
+                "{direction:?}"
+            );
+            assert_eq!(sandbox.at_end(direction.0, "in"), items, "{direction:?}");
+            assert!(
+                sandbox.at_end(direction.1, "out").is_empty(),
+                "{direction:?}"
+            );
+            assert!(!sandbox.base().join("out").exists(), "{direction:?}");
+            for op in [Op::Get, Op::Put, Op::Delete, Op::CreateUpload] {
+                assert_eq!(proxy.count(op), 0, "{direction:?} {op:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_tells_of_items_that_would_fail() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a.1", "1");
+    sandbox.write("in/a.2", "2");
+    let dest = "{type: file, path: out, rename: {regex: '\\..$', replace: ''}}";
+    sandbox.rule("r", &format!("src: {{type: file, path: in}}, dest: {dest}"));
+    let run = sandbox.run_with(&["--dry-run"]);
+    assert_eq!(
+        (run.of("would_move").len(), run.of("failed").len()),
+        (1, 1),
+        "{run:?}"
+    );
+    assert_eq!(sandbox.files("in").len(), 2);
+}
+
+#[test]
+fn the_last_line_is_the_termination_message() {
+    let sandbox = Sandbox::without_minio();
+    let message = sandbox.path("termination");
+    std::fs::write(&message, "of an earlier container, and rather long").unwrap();
+    sandbox.write("in/a", "1");
+    sandbox.rule("r", &ends((End::File, End::File)));
+    let run = sandbox.run();
+    let last = run.stdout.lines().last().unwrap().to_owned();
+    assert!(last.contains("run_done"), "{last}");
+    assert_eq!(std::fs::read_to_string(&message).unwrap().trim_end(), last);
+
+    sandbox.rule("broken", "src: 1");
+    let run = sandbox.run();
+    run.exits(2);
+    let told = std::fs::read_to_string(&message).unwrap();
+    assert!(told.contains("broken"), "{told}");
+}
+
+#[test]
+fn a_termination_file_that_is_not_there_is_not_made() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.mkdir("in");
+    sandbox.rule("r", &ends((End::File, End::File)));
+    sandbox.run().succeeds();
+    assert!(!sandbox.path("termination").exists());
+}
+
+#[test]
+fn an_item_that_takes_long_tells_of_its_progress() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox
+        .bucket()
+        .put("in/a", crate::support::data::noise(400_000, 1));
+    let gate = Gate::default();
+    proxy.fault(When::op(Op::Get), Fault::Stall(200_000, gate.clone()));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let running = sandbox.start();
+    running.wait_for("event=progress");
+    gate.open();
+    let run = sandbox.finish(running);
+    run.succeeds();
+    let line = &run.of("progress")[0];
+    assert_eq!(line.number("of"), 400_000, "{line:?}");
+    assert!(
+        line.number("bytes") <= 200_000 && line.number("percent") <= 50,
+        "{line:?}"
+    );
+    assert!(run.elapsed >= Duration::from_secs(9), "{:?}", run.elapsed);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_move() {
+    let sandbox = Sandbox::without_minio();
+    let items: crate::support::Tree = (0..50).map(|n| (format!("{n}"), "1")).collect();
+    sandbox.fill(End::File, "in", &items);
+    sandbox.rule("r", &ends((End::File, End::File)));
+    sandbox.closed_stdout();
+    let run = sandbox.run();
+    run.exits(0);
+    assert_eq!(sandbox.files("out"), items);
+}

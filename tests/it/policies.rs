@@ -1,0 +1,296 @@
+//! `if_exists`, and the three ways in which a file source says "not yet".
+
+use std::time::Duration;
+
+use crate::support::{DIRECTIONS, End, Fault, Op, Sandbox, When, ends, tree};
+
+#[test]
+fn overwrite_replaces() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.fill(direction.0, "in", &tree(&[("a", "new")]));
+        sandbox.fill(direction.1, "out", &tree(&[("a", "old and longer")]));
+        sandbox.rule("r", &ends(direction));
+        sandbox.run().succeeds();
+        assert_eq!(
+            sandbox.at_end(direction.1, "out"),
+            tree(&[("a", "new")]),
+            "{direction:?}"
+        );
+        assert!(sandbox.at_end(direction.0, "in").is_empty());
+    }
+}
+
+#[test]
+fn fail_fails_the_item_once_and_changes_nothing() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.fill(direction.0, "in", &tree(&[("a", "new")]));
+        sandbox.fill(direction.1, "out", &tree(&[("a", "old")]));
+        let rule = format!(
+            "{}, if_exists: fail, retries: 3, wait_seconds: 60",
+            ends(direction)
+        );
+        sandbox.rule("r", &rule);
+        let run = sandbox.run();
+        run.fails().says("failed", &["exists"]);
+        assert!(run.of("retry").is_empty(), "no repeat can mend it");
+        assert_eq!(
+            sandbox.at_end(direction.1, "out"),
+            tree(&[("a", "old")]),
+            "{direction:?}"
+        );
+        assert_eq!(sandbox.at_end(direction.0, "in"), tree(&[("a", "new")]));
+    }
+}
+
+#[test]
+fn keep_both_takes_the_next_free_name() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.fill(direction.0, "in", &tree(&[("a.edi", "new"), ("b", "new")]));
+        let old = [("a.edi", "old"), ("a-1.edi", "older"), ("b", "old")];
+        sandbox.fill(direction.1, "out", &tree(&old));
+        sandbox.rule("r", &format!("{}, if_exists: keep_both", ends(direction)));
+        sandbox.run().succeeds().says("moved", &["out/a-2.edi"]);
+        let expected = [&old[..], &[("a-2.edi", "new"), ("b-1", "new")]].concat();
+        assert_eq!(
+            sandbox.at_end(direction.1, "out"),
+            tree(&expected),
+            "{direction:?}"
+        );
+        assert!(sandbox.at_end(direction.0, "in").is_empty());
+    }
+}
+
+#[test]
+fn skip_leaves_the_source() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.fill(direction.0, "in", &tree(&[("a", "new"), ("b", "b")]));
+        sandbox.fill(direction.1, "out", &tree(&[("a", "old")]));
+        sandbox.rule("r", &format!("{}, if_exists: skip", ends(direction)));
+        let run = sandbox.run();
+        run.succeeds()
+            .says("skipped", &["in/a"])
+            .logs("rule_done", &[("skipped", "1")]);
+        let out = tree(&[("a", "old"), ("b", "b")]);
+        assert_eq!(sandbox.at_end(direction.1, "out"), out, "{direction:?}");
+        assert_eq!(sandbox.at_end(direction.0, "in"), tree(&[("a", "new")]));
+    }
+}
+
+#[test]
+fn a_destination_that_is_the_item_already_is_an_earlier_attempts_work() {
+    for if_exists in ["fail", "keep_both", "skip"] {
+        for direction in DIRECTIONS {
+            let sandbox = Sandbox::new();
+            let same = tree(&[("a", "the very same")]);
+            sandbox.fill(direction.0, "in", &same);
+            sandbox.fill(direction.1, "out", &same);
+            sandbox.rule("r", &format!("{}, if_exists: {if_exists}", ends(direction)));
+            sandbox.run().succeeds();
+            assert_eq!(
+                sandbox.at_end(direction.1, "out"),
+                same,
+                "{if_exists} {direction:?}"
+            );
+            assert!(
+                sandbox.at_end(direction.0, "in").is_empty(),
+                "{if_exists} {direction:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn copying_with_skip_progresses_in_portions() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]);
+        sandbox.fill(direction.0, "in", &items);
+        let rule = format!(
+            "{}, mode: copy, if_exists: skip, max_items: 2",
+            ends(direction)
+        );
+        sandbox.rule("r", &rule);
+        for expected in [2, 4, 5, 5] {
+            sandbox.run().succeeds();
+            let out = sandbox.at_end(direction.1, "out");
+            assert_eq!(out.len(), expected, "{direction:?}");
+        }
+        assert_eq!(sandbox.at_end(direction.1, "out"), items);
+        assert_eq!(sandbox.at_end(direction.0, "in"), items);
+    }
+}
+
+#[test]
+fn what_appears_at_the_last_moment_is_not_replaced() {
+    for if_exists in ["fail", "skip"] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.write("in/a", "ours");
+        let bucket = sandbox.bucket().clone();
+        let rival = Fault::before(move || bucket.put("out/a", "theirs"));
+        proxy.fault(When::op(Op::Put), rival);
+        sandbox.rule(
+            "r",
+            &format!("{}, if_exists: {if_exists}", ends((End::File, End::S3))),
+        );
+        sandbox.run().exits(i32::from(if_exists == "fail"));
+        assert_eq!(sandbox.bucket().get("out/a").body, b"theirs", "{if_exists}");
+        assert_eq!(sandbox.files("in").len(), 1, "{if_exists}");
+
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.bucket().put("in/a", "ours");
+        let path = sandbox.mkdir("out").join("a");
+        let rival = Fault::after(move || std::fs::write(&path, "theirs").unwrap());
+        proxy.fault(When::op(Op::Get), rival);
+        sandbox.rule(
+            "r",
+            &format!("{}, if_exists: {if_exists}", ends((End::S3, End::File))),
+        );
+        sandbox.run().exits(i32::from(if_exists == "fail"));
+        assert_eq!(
+            sandbox.files("out"),
+            tree(&[("a", "theirs")]),
+            "{if_exists}"
+        );
+        assert!(sandbox.bucket().has("in/a"), "{if_exists}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_young_is_left_for_a_later_run() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write_aged("in/old", "1", Duration::from_secs(600));
+    sandbox.write("in/young", "1");
+    let rule = format!(
+        "{}, min_age_seconds: 300, max_items: 1",
+        ends((End::File, End::File))
+    );
+    sandbox.rule("r", &rule);
+    let run = sandbox.run();
+    run.succeeds();
+    assert_eq!(sandbox.files("out").names(), ["old"]);
+    assert_eq!(sandbox.files("in").names(), ["young"]);
+    assert!(run.one("rule_start").number("oldest_age_seconds") >= 600);
+}
+
+#[test]
+fn while_the_lock_file_is_there_nothing_moves_and_its_age_is_said() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a", "1");
+    sandbox.write_aged("in/bots.lock", "", Duration::from_secs(4000));
+    sandbox.rule(
+        "r",
+        &format!("{}, lock_file: bots.lock", ends((End::File, End::File))),
+    );
+    let run = sandbox.run();
+    run.succeeds().says("skipped", &["bots.lock"]);
+    let said = format!("{:?}", run.of("skipped"));
+    assert!(
+        said.contains("400") || said.contains("1h") || said.contains("66"),
+        "{said}"
+    );
+    assert_eq!(sandbox.files("in").len(), 2);
+
+    std::fs::remove_file(sandbox.base().join("in/bots.lock")).unwrap();
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files("out").names(), ["a"]);
+}
+
+#[test]
+fn a_lock_file_that_appears_during_the_run_stops_the_rule() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    for name in ["a", "b", "c"] {
+        sandbox.write(format!("in/{name}"), name);
+    }
+    let lock = sandbox.base().join("in/bots.lock");
+    let appear = Fault::after(move || std::fs::write(&lock, "").unwrap());
+    proxy.fault(When::op(Op::Put), appear);
+    let rule = format!(
+        "{}, lock_file: bots.lock, concurrency: 1",
+        ends((End::File, End::S3))
+    );
+    sandbox.rule("r", &rule);
+    sandbox.run().exits(0);
+    assert_eq!(
+        sandbox.bucket().keys().len(),
+        1,
+        "only what was on its way when the lock came"
+    );
+    assert!(sandbox.files("in").len() >= 3, "{:?}", sandbox.files("in"));
+}
+
+/// Holds an exclusive POSIX record lock on a file, as a Bots channel with 'system lock' does, from
+/// another process: a lock of our own would not count against the program's parent.
+struct Lock(std::process::Child);
+
+impl Lock {
+    fn on(path: &std::path::Path) -> Self {
+        use std::io::Read as _;
+        const PROGRAM: &str = "import fcntl,sys\nf=open(sys.argv[1],'ab')\n\
+            fcntl.lockf(f,fcntl.LOCK_EX)\nsys.stdout.write('x')\nsys.stdout.flush()\n\
+            sys.stdin.read()";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", PROGRAM])
+            .arg(path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3 stands in for Bots");
+        let mut ready = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut ready)
+            .expect("it has the lock");
+        Self(child)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_file_that_another_process_locks_is_being_written_and_waits() {
+    for to in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        let locked = sandbox.write("in/a-locked", "half");
+        sandbox.write("in/b", "whole");
+        let lock = Lock::on(&locked);
+        sandbox.rule("r", &format!("{}, max_items: 1", ends((End::File, to))));
+        let run = sandbox.run();
+        run.succeeds().says("skipped", &["a-locked"]);
+        assert_eq!(
+            sandbox.at_end(to, "out"),
+            tree(&[("b", "whole")]),
+            "not counted"
+        );
+        drop(lock);
+        sandbox.run().succeeds();
+        assert_eq!(sandbox.at_end(to, "out").len(), 2);
+    }
+}
+
+#[test]
+fn a_lock_that_comes_after_staging_keeps_the_source() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let path = sandbox.write("in/a", "1");
+    let lock = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let taken = std::sync::Arc::clone(&lock);
+    let take = Fault::after(move || *taken.lock().unwrap() = Some(Lock::on(&path)));
+    proxy.fault(When::op(Op::Put), take);
+    sandbox.rule("r", &ends((End::File, End::S3)));
+    sandbox.run().exits(0);
+    assert_eq!(sandbox.files("in"), tree(&[("a", "1")]));
+}

@@ -1,0 +1,385 @@
+//! The one promise: whatever happens, and whenever, each item is whole at one end at least.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+
+use crate::support::data::noise;
+use crate::support::sandbox::{chmod, set_mtime};
+use crate::support::{DIRECTIONS, End, Fault, Gate, Op, Sandbox, Tree, When, ends, tree};
+
+const S3_TO_FILE: (End, End) = (End::S3, End::File);
+const FILE_TO_S3: (End, End) = (End::File, End::S3);
+const FILE_TO_FILE: (End, End) = (End::File, End::File);
+
+/// Each item is whole at its source or at its destination, and nothing else is at either.
+#[track_caller]
+fn nothing_is_lost(sandbox: &Sandbox, direction: (End, End), items: &Tree, when: &str) {
+    let source = sandbox.at_end(direction.0, "in");
+    let dest = sandbox.at_end(direction.1, "out");
+    let dest: Tree = visible(dest);
+    assert_eq!(source.union(dest), *items, "{when} of {direction:?}");
+}
+
+/// Without our temporaries, which nobody else sees.
+fn visible(tree: Tree) -> Tree {
+    let all = tree.0.into_iter();
+    Tree(
+        all.filter(|(name, _)| !name.starts_with(".bots-mover-"))
+            .collect(),
+    )
+}
+
+fn items() -> Tree {
+    tree(&[
+        ("a", noise(10, 1)),
+        ("b", noise(200_000, 2)),
+        ("c", Vec::new()),
+    ])
+}
+
+#[test]
+fn whichever_request_fails_for_good_nothing_is_lost_and_the_next_run_finishes() {
+    for direction in [S3_TO_FILE, FILE_TO_S3, (End::S3, End::S3)] {
+        for number in 0.. {
+            let sandbox = Sandbox::new();
+            sandbox.fill(direction.0, "in", &items());
+            sandbox.rule("r", &format!("{}, concurrency: 1", ends(direction)));
+            let proxy = sandbox.proxy();
+            // From this request on all is lost, and what the server did is not heard of.
+            proxy.fault(When::any().after(number).always(), Fault::LoseAnswer);
+            let run = sandbox.run();
+            nothing_is_lost(&sandbox, direction, &items(), &format!("request {number}"));
+            if run.code() == 0 {
+                // Behind the last request; then no fault could fire.
+                assert!(number >= 6, "the run took {number} requests only");
+                proxy.forget();
+                break;
+            }
+            proxy.reset();
+            sandbox.run().succeeds();
+            assert_eq!(
+                sandbox.at_end(direction.1, "out"),
+                items(),
+                "{direction:?} {number}"
+            );
+            assert!(
+                sandbox.at_end(direction.0, "in").is_empty(),
+                "{direction:?} {number}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_request_loses_nothing_and_the_next_run_finishes() {
+    for direction in [S3_TO_FILE, FILE_TO_S3, (End::S3, End::S3)] {
+        for after_the_server_acted in [false, true] {
+            for number in 0.. {
+                let sandbox = Sandbox::new();
+                sandbox.fill(direction.0, "in", &items());
+                sandbox.rule("r", &format!("{}, concurrency: 1", ends(direction)));
+                let proxy = sandbox.proxy();
+                let gate = Gate::default();
+                let held = gate.clone();
+                let fault = if after_the_server_acted {
+                    Fault::after(move || held.pass())
+                } else {
+                    Fault::Hold(held)
+                };
+                proxy.fault(When::any().after(number), fault);
+                let running = sandbox.start();
+                if !gate.arrives_or(|| running.has_ended()) {
+                    sandbox.finish(running).succeeds();
+                    proxy.forget();
+                    assert!(number >= 6, "the run took {number} requests only");
+                    break;
+                }
+                running.signal(Signal::KILL);
+                sandbox.finish(running);
+                gate.open();
+                nothing_is_lost(
+                    &sandbox,
+                    direction,
+                    &items(),
+                    &format!("a kill at {number}"),
+                );
+                proxy.reset();
+                sandbox.run().succeeds();
+                let out = visible(sandbox.at_end(direction.1, "out"));
+                assert_eq!(out, items(), "{direction:?} {number}");
+                assert!(
+                    sandbox.at_end(direction.0, "in").is_empty(),
+                    "{direction:?} {number}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_between_files_loses_nothing() {
+    let many: Tree = (0..50)
+        .map(|n| (format!("{n:02}"), noise(3000, n)))
+        .collect();
+    for step in 0..20 {
+        let sandbox = Sandbox::without_minio();
+        sandbox.fill(End::File, "in", &many);
+        sandbox.rule("r", &ends(FILE_TO_FILE));
+        let running = sandbox.start();
+        std::thread::sleep(Duration::from_millis(step * 2));
+        running.signal_if_alive(Signal::KILL);
+        sandbox.finish(running);
+        nothing_is_lost(
+            &sandbox,
+            FILE_TO_FILE,
+            &many,
+            &format!("a kill after {step}"),
+        );
+        sandbox.run().succeeds();
+        assert_eq!(visible(sandbox.files("out")), many);
+    }
+}
+
+#[test]
+fn temporaries_of_a_dead_run_go_once_they_are_an_hour_old() {
+    let sandbox = Sandbox::new();
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    sandbox.write_aged("out/.bots-mover-old.part", "half", hours(2));
+    sandbox.write_aged(
+        "out/.bots-mover-young.part",
+        "half",
+        Duration::from_secs(60),
+    );
+    sandbox.write_aged("out/.other.part", "theirs", hours(2));
+    sandbox.write_aged("out/bots-mover-x.part", "theirs", hours(2));
+    sandbox.bucket().put("in/a", "1");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox.run().succeeds();
+    let left = sandbox.files("out");
+    assert_eq!(
+        left.names(),
+        [
+            ".bots-mover-young.part",
+            ".other.part",
+            "a",
+            "bots-mover-x.part"
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_left_in_tmpdir_or_beside_the_destination() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.fill(direction.0, "in", &tree(&[("a", noise(500_000, 1))]));
+        sandbox.rule("r", &ends(direction));
+        sandbox.run().succeeds();
+        assert_eq!(fs::read_dir(sandbox.tmp()).unwrap().count(), 0);
+        assert_eq!(sandbox.at_end(direction.1, "out").names(), ["a"]);
+    }
+}
+
+#[test]
+fn an_object_that_changes_after_staging_stays() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "first");
+    let bucket = sandbox.bucket().clone();
+    let change = Fault::after(move || bucket.put("in/a", "second"));
+    proxy.fault(When::op(Op::Get), change);
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let run = sandbox.run();
+    run.exits(0);
+    assert_eq!(sandbox.files("out"), tree(&[("a", "first")]));
+    assert_eq!(sandbox.bucket().get("in/a").body, b"second");
+    assert!(run.stdout.contains("changed"), "{run:?}");
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files("out"), tree(&[("a", "second")]));
+}
+
+#[test]
+fn a_file_that_changes_after_staging_stays() {
+    type Change = fn(&std::path::Path);
+    let changes: [(&str, Change); 3] = [
+        ("appended", |path| {
+            use std::io::Write as _;
+            let mut file = fs::File::options().append(true).open(path).unwrap();
+            file.write_all(b" and more").unwrap();
+        }),
+        ("replaced", |path| {
+            let time = fs::metadata(path).unwrap().modified().unwrap();
+            fs::rename(path, path.with_extension("old")).unwrap();
+            fs::write(path, "other").unwrap();
+            set_mtime(path, time);
+        }),
+        ("touched", |path| {
+            set_mtime(path, SystemTime::now() + Duration::from_secs(5));
+        }),
+    ];
+    for (what, change) in changes {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        let path = sandbox.write("in/a", "first");
+        let there = path.clone();
+        proxy.fault(When::op(Op::Put), Fault::after(move || change(&there)));
+        sandbox.rule("r", &ends(FILE_TO_S3));
+        sandbox.run().exits(0);
+        assert_eq!(sandbox.bucket().get("out/a").body, b"first", "{what}");
+        assert!(path.exists(), "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_vanishes_is_no_failure() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let old = Duration::from_secs(100);
+    sandbox.write_aged("in/a", "1", old * 2);
+    sandbox.write_aged("in/b", "2", old);
+    let second = sandbox.base().join("in/b");
+    let vanish = Fault::after(move || fs::remove_file(&second).unwrap());
+    proxy.fault(When::op(Op::Put), vanish);
+    sandbox.rule("r", &format!("{}, concurrency: 1", ends(FILE_TO_S3)));
+    sandbox
+        .run()
+        .succeeds()
+        .logs("run_done", &[("moved", "1"), ("failed", "0")]);
+    assert_eq!(sandbox.bucket().keys(), ["out/a"]);
+}
+
+#[test]
+fn an_unreadable_file_fails_and_the_others_move() {
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.write("in/a", "1"), 0o000);
+    sandbox.write("in/b", "2");
+    sandbox
+        .unprivileged()
+        .default("exit_on_first_failure: false");
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    let run = sandbox.run();
+    run.fails().says("failed", &["base/in/a", "ermission"]);
+    assert_eq!(sandbox.bucket().keys(), ["out/b"]);
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_keeps_both_ends_whole() {
+    let sandbox = Sandbox::new();
+    sandbox.bucket().put("in/a", "1");
+    let out = sandbox.mkdir("out");
+    sandbox.write("source/b", "2");
+    let source = sandbox.base().join("source");
+    sandbox
+        .unprivileged()
+        .default("exit_on_first_failure: false");
+    chmod(&out, 0o555);
+    chmod(&source, 0o555);
+    sandbox.rule("in", &ends(S3_TO_FILE));
+    sandbox.rule(
+        "out",
+        "src: {type: file, path: source}, dest: {type: s3, path: out}",
+    );
+    let run = sandbox.run();
+    run.fails().says("failed", &["base/out", "ermission"]);
+    run.says("failed", &["base/source/b", "ermission"]);
+    assert!(sandbox.bucket().has("in/a") && sandbox.files("out").is_empty());
+    assert!(
+        sandbox.bucket().has("out/b") && source.join("b").exists(),
+        "both copies exist"
+    );
+}
+
+#[test]
+fn a_destination_that_a_link_makes_the_source_loses_nothing() {
+    for name in ["a", "sub/a"] {
+        let sandbox = Sandbox::without_minio();
+        let path = sandbox.write(format!("in/{name}"), "1");
+        symlink(sandbox.base().join("in"), sandbox.base().join("out")).unwrap();
+        let src = "{type: file, path: in, recursive: true}";
+        sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+        sandbox.run().fails();
+        assert_eq!(fs::read(&path).unwrap(), b"1", "{name}");
+        assert_eq!(sandbox.files("in").len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_destination_that_is_a_hard_link_of_the_source_loses_nothing() {
+    for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
+        let sandbox = Sandbox::without_minio();
+        let path = sandbox.write("in/a", "1");
+        fs::hard_link(&path, sandbox.mkdir("out").join("a")).unwrap();
+        sandbox.rule(
+            "r",
+            &format!("{}, if_exists: {if_exists}", ends(FILE_TO_FILE)),
+        );
+        sandbox.run().fails();
+        assert!(path.exists(), "{if_exists}");
+        assert_eq!(sandbox.files("out"), tree(&[("a", "1")]), "{if_exists}");
+    }
+}
+
+#[test]
+fn a_symlink_at_the_destination_is_replaced_and_not_followed() {
+    let sandbox = Sandbox::new();
+    let victim = sandbox.write("victim", "precious");
+    symlink(&victim, sandbox.mkdir("out").join("a")).unwrap();
+    sandbox.bucket().put("in/a", "new");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox.run().succeeds();
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(sandbox.files("out"), tree(&[("a", "new")]));
+}
+
+#[test]
+fn an_item_that_would_land_among_its_own_sources_fails_before_anything_is_written() {
+    for end in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        sandbox.fill(end, "in", &tree(&[("a/a/x", "one"), ("a/x", "two")]));
+        let src = end.at("in/a").replace('}', ", recursive: true}");
+        sandbox.default("exit_on_first_failure: false");
+        sandbox.rule("r", &format!("src: {src}, dest: {}", end.at("in")));
+        sandbox.run().fails().says("failed", &["in/a/a/x"]);
+        let after = sandbox.at_end(end, "in");
+        assert_eq!(after, tree(&[("a/a/x", "one"), ("x", "two")]), "{end:?}");
+    }
+}
+
+#[test]
+fn a_full_staging_directory_fails_the_item_and_names_the_place() {
+    let sandbox = Sandbox::new();
+    sandbox.bucket().put("in/a", noise(300_000, 1));
+    sandbox.env("TMPDIR", sandbox.path("no-such-directory"));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let run = sandbox.run();
+    assert_ne!(run.code(), 0);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    assert!(
+        said.contains("no-such-directory") && said.contains("TMPDIR"),
+        "{said}"
+    );
+    assert!(sandbox.bucket().has("in/a") && sandbox.files("out").is_empty());
+}
+
+#[test]
+fn a_quota_fails_the_item_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.fill(
+        End::S3,
+        "in",
+        &tree(&[("big", noise(400_000, 1)), ("small", vec![1])]),
+    );
+    sandbox.default("exit_on_first_failure: false");
+    // Files may not grow beyond 200 blocks of 512 bytes; a write beyond fails with EFBIG.
+    sandbox.file_size_limit_blocks("200");
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox
+        .run()
+        .fails()
+        .logs("rule_done", &[("moved", "1"), ("failed", "1")]);
+    assert_eq!(sandbox.files("out").names(), ["small"]);
+    assert_eq!(sandbox.bucket().keys(), ["in/big"]);
+    assert_eq!(fs::read_dir(sandbox.tmp()).unwrap().count(), 0);
+}

@@ -1,0 +1,455 @@
+//! One test's world: a directory, a bucket, a config, and the runs made in it.
+//!
+//! A test that fails prints all of it: the rules, what lay where before and after each run, exit
+//! status and log.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+use super::minio::{ACCESS_KEY, Minio, SECRET_KEY};
+use super::process::{Call, Run, Running};
+use super::proxy::Proxy;
+use super::s3::Bucket;
+use super::tree::{self, Tree};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bots-mover");
+
+/// Whom the program runs as where a test is about rights and we are root.
+const NOBODY: u32 = 1000;
+
+pub(crate) struct Sandbox {
+    directory: TempDir,
+    minio: Cell<Option<&'static Minio>>,
+    bucket: OnceCell<Bucket>,
+    defaults: RefCell<Vec<String>>,
+    rules: RefCell<Vec<String>>,
+    env: RefCell<BTreeMap<String, OsString>>,
+    unprivileged: Cell<bool>,
+    umask: Cell<Option<&'static str>>,
+    file_size_limit: Cell<Option<&'static str>>,
+    closed_stdout: Cell<bool>,
+    story: RefCell<String>,
+}
+
+/// Where a direction starts or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    S3,
+    File,
+}
+
+/// From and to, all four.
+pub(crate) const DIRECTIONS: [(End, End); 4] = [
+    (End::S3, End::File),
+    (End::File, End::S3),
+    (End::S3, End::S3),
+    (End::File, End::File),
+];
+
+impl End {
+    /// A rule's `src` or `dest` with this path.
+    pub(crate) fn at(self, path: &str) -> String {
+        let kind = match self {
+            Self::S3 => "s3",
+            Self::File => "file",
+        };
+        format!("{{type: {kind}, path: {path}}}")
+    }
+}
+
+/// The two ends of a rule from `in` to `out`.
+pub(crate) fn ends((from, to): (End, End)) -> String {
+    format!("src: {}, dest: {}", from.at("in"), to.at("out"))
+}
+
+impl Sandbox {
+    /// Files only: neither a bucket nor any `MINIO_*`.
+    pub(crate) fn without_minio() -> Self {
+        let directory = tempfile::Builder::new().prefix("bots-mover-it-").tempdir();
+        let sandbox = Self {
+            directory: directory.expect("a temporary directory"),
+            minio: Cell::default(),
+            bucket: OnceCell::new(),
+            defaults: RefCell::default(),
+            rules: RefCell::default(),
+            env: RefCell::default(),
+            unprivileged: Cell::default(),
+            umask: Cell::default(),
+            file_size_limit: Cell::default(),
+            closed_stdout: Cell::default(),
+            story: RefCell::default(),
+        };
+        for name in ["base", "tmp"] {
+            fs::create_dir(sandbox.directory.path().join(name)).unwrap();
+        }
+        sandbox.env("TMPDIR", sandbox.tmp());
+        sandbox.env(
+            "BOTS_MOVER_TERMINATION_LOG",
+            sandbox.directory.path().join("termination"),
+        );
+        let base = sandbox.base();
+        sandbox.default(&format!("base_file_path: {}", base.display()));
+        sandbox
+    }
+
+    /// With a bucket of its own.
+    pub(crate) fn new() -> Self {
+        Self::at(Minio::plain())
+    }
+
+    /// With a bucket of its own at the `MinIO` that speaks TLS.
+    pub(crate) fn with_tls() -> Self {
+        Self::at(Minio::tls())
+    }
+
+    fn at(minio: &'static Minio) -> Self {
+        let sandbox = Self::without_minio();
+        let bucket = minio.new_bucket();
+        sandbox.minio.set(Some(minio));
+        sandbox.env("MINIO_ENDPOINT", minio.endpoint());
+        sandbox.env("MINIO_ACCESS_KEY", ACCESS_KEY);
+        sandbox.env("MINIO_SECRET_KEY", SECRET_KEY);
+        sandbox.default(&format!("default_bucket: {}", bucket.name()));
+        sandbox.bucket.set(bucket).expect("it is set once");
+        sandbox
+    }
+
+    /// The test's own bucket.
+    pub(crate) fn bucket(&self) -> &Bucket {
+        self.bucket.get().expect("a sandbox with a bucket")
+    }
+
+    /// A second, new bucket.
+    pub(crate) fn another_bucket(&self) -> Bucket {
+        self.minio
+            .get()
+            .expect("a sandbox with a bucket")
+            .new_bucket()
+    }
+
+    /// Puts a proxy between the program and `MinIO`. It must outlive the runs.
+    pub(crate) fn proxy(&self) -> Proxy {
+        let minio = self.minio.get().expect("a sandbox with a bucket");
+        let proxy = Proxy::start(&minio.address);
+        self.env("MINIO_ENDPOINT", proxy.endpoint());
+        proxy
+    }
+
+    /// `base_file_path`.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.directory.path().join("base")
+    }
+
+    /// `TMPDIR`.
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.directory.path().join("tmp")
+    }
+
+    /// A path beside the base.
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(relative)
+    }
+
+    /// One more line under `defaults`; a later one for the same key replaces an earlier one.
+    pub(crate) fn default(&self, line: &str) -> &Self {
+        let key = line.split(':').next().unwrap_or_default().to_owned();
+        let mut defaults = self.defaults.borrow_mut();
+        defaults.retain(|old| old.split(':').next() != Some(&key));
+        defaults.push(line.to_owned());
+        drop(defaults);
+        self
+    }
+
+    /// Takes a line of `defaults` away.
+    pub(crate) fn without_default(&self, key: &str) -> &Self {
+        let mut defaults = self.defaults.borrow_mut();
+        defaults.retain(|line| line.split(':').next() != Some(key));
+        drop(defaults);
+        self
+    }
+
+    /// One more rule, its keys in YAML's flow style.
+    pub(crate) fn rule(&self, name: &str, keys: &str) -> &Self {
+        self.rules.borrow_mut().push(format!("{name}: {{{keys}}}"));
+        self
+    }
+
+    /// No rules any more.
+    pub(crate) fn forget_rules(&self) -> &Self {
+        self.rules.borrow_mut().clear();
+        self
+    }
+
+    /// Sets a variable for the runs to come.
+    pub(crate) fn env(&self, name: &str, value: impl AsRef<OsStr>) -> &Self {
+        let value = value.as_ref().to_owned();
+        self.env.borrow_mut().insert(name.to_owned(), value);
+        self
+    }
+
+    /// The runs to come have the rights of an ordinary user, whom everything made so far is given.
+    pub(crate) fn unprivileged(&self) -> &Self {
+        if rustix::process::geteuid().is_root() {
+            self.unprivileged.set(true);
+            give_away(self.directory.path());
+        }
+        self
+    }
+
+    /// The runs to come inherit this umask, in octal.
+    pub(crate) fn umask(&self, umask: &'static str) -> &Self {
+        self.umask.set(Some(umask));
+        self
+    }
+
+    /// Nobody reads the standard output of the runs to come: a write to it fails.
+    pub(crate) fn closed_stdout(&self) -> &Self {
+        self.closed_stdout.set(true);
+        self
+    }
+
+    /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
+    pub(crate) fn file_size_limit_blocks(&self, blocks: &'static str) -> &Self {
+        self.file_size_limit.set(Some(blocks));
+        self
+    }
+
+    /// The config as it is written for a run.
+    pub(crate) fn config(&self) -> String {
+        let mut text = "config:\n  defaults:\n".to_owned();
+        for line in self.defaults.borrow().iter() {
+            writeln!(text, "    {line}").unwrap();
+        }
+        for rule in self.rules.borrow().iter() {
+            writeln!(text, "  {rule}").unwrap();
+        }
+        text
+    }
+
+    /// Writes a file below the base, with the directories it needs.
+    pub(crate) fn write(&self, path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.base().join(path);
+        fs::create_dir_all(path.parent().expect("a file has a parent")).unwrap();
+        fs::write(&path, contents).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
+    }
+
+    /// Writes a file that is `age` old.
+    pub(crate) fn write_aged(&self, path: impl AsRef<Path>, contents: &str, age: Duration) {
+        let path = self.write(path, contents);
+        set_mtime(&path, SystemTime::now() - age);
+    }
+
+    /// Makes a directory below the base.
+    pub(crate) fn mkdir(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = self.base().join(path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// All files below a directory of the base.
+    pub(crate) fn files(&self, path: impl AsRef<Path>) -> Tree {
+        tree::files_below(&self.base().join(path))
+    }
+
+    /// Puts items at one end, below `path`.
+    pub(crate) fn fill(&self, end: End, path: &str, items: &Tree) {
+        for (name, bytes) in &items.0 {
+            match end {
+                End::S3 => self.bucket().put(&format!("{path}/{name}"), &bytes.0),
+                End::File => drop(self.write(format!("{path}/{name}"), &bytes.0)),
+            }
+        }
+    }
+
+    /// What lies at one end, below `path`.
+    pub(crate) fn at_end(&self, end: End, path: &str) -> Tree {
+        match end {
+            End::S3 => self.bucket().tree(&format!("{path}/")),
+            End::File => self.files(path),
+        }
+    }
+
+    /// Runs all rules once.
+    pub(crate) fn run(&self) -> Run {
+        self.run_with::<&str>(&[])
+    }
+
+    /// Runs with more arguments behind `--config …`.
+    pub(crate) fn run_with<A: AsRef<OsStr>>(&self, args: &[A]) -> Run {
+        let call = self.call_with_config(args);
+        self.tell("before", &call);
+        let run = call.run();
+        self.told(&run);
+        run
+    }
+
+    /// Starts a run and lets it be.
+    pub(crate) fn start(&self) -> Running {
+        let call = self.call_with_config::<&str>(&[]);
+        self.tell("before", &call);
+        call.start()
+    }
+
+    /// Waits for the end of a run that was started.
+    pub(crate) fn finish(&self, running: Running) -> Run {
+        let run = running.finish();
+        self.told(&run);
+        run
+    }
+
+    /// Calls the program with these arguments and nothing else, in the sandbox's directory.
+    pub(crate) fn call<A: AsRef<OsStr>>(&self, args: &[A]) -> Run {
+        self.call_with_stdin(args, "")
+    }
+
+    pub(crate) fn call_with_stdin<A: AsRef<OsStr>>(&self, args: &[A], stdin: &str) -> Run {
+        let mut call = self.bare_call(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
+        call.stdin = stdin.into();
+        self.tell("before", &call);
+        let run = call.run();
+        self.told(&run);
+        run
+    }
+
+    fn call_with_config<A: AsRef<OsStr>>(&self, args: &[A]) -> Call {
+        let config = self.path("config.yaml");
+        fs::write(&config, self.config()).expect("write the config");
+        let mut all = vec!["--config".into(), config.into_os_string()];
+        all.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
+        self.bare_call(all)
+    }
+
+    fn bare_call(&self, args: Vec<OsString>) -> Call {
+        let mut call = Call {
+            program: PROGRAM.into(),
+            args,
+            env: self.env.borrow().clone(),
+            directory: self.directory.path().to_owned(),
+            ..Call::default()
+        };
+        if let Some(umask) = self.umask.get() {
+            let words = ["sh", "-c", "umask $0; exec \"$@\"", umask];
+            call.launcher.extend(words.map(OsString::from));
+        }
+        if self.closed_stdout.get() {
+            // /dev/full refuses each write, as a pipe without a reader does.
+            call.launcher
+                .extend(["sh", "-c", "exec \"$@\" >/dev/full", "sh"].map(OsString::from));
+        }
+        if let Some(blocks) = self.file_size_limit.get() {
+            // The signal is ignored so that the write fails in place of the process.
+            let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+            call.launcher
+                .extend(["sh", "-c", script, blocks].map(OsString::from));
+        }
+        if self.unprivileged.get() {
+            let user = NOBODY.to_string();
+            let words = [
+                "setpriv",
+                "--reuid",
+                &user,
+                "--regid",
+                &user,
+                "--clear-groups",
+                "--",
+            ];
+            call.launcher.extend(words.map(OsString::from));
+            call.program = self.program_for_everybody();
+        }
+        call
+    }
+
+    /// The target directory may lie where only root gets to.
+    fn program_for_everybody(&self) -> PathBuf {
+        let program = self.path("bots-mover");
+        if !program.exists() {
+            fs::hard_link(PROGRAM, &program)
+                .or_else(|_| fs::copy(PROGRAM, &program).map(drop))
+                .expect("link or copy the program");
+        }
+        program
+    }
+
+    fn tell(&self, when: &str, call: &Call) {
+        let mut story = self.story.borrow_mut();
+        writeln!(story, "=== {when} {:?}", call.args).unwrap();
+        self.describe(&mut story);
+    }
+
+    fn told(&self, run: &Run) {
+        let mut story = self.story.borrow_mut();
+        writeln!(story, "=== {run:?}\n=== after").unwrap();
+        self.describe(&mut story);
+    }
+
+    fn describe(&self, story: &mut String) {
+        for line in tree::listing(self.directory.path()) {
+            writeln!(story, "{line}").unwrap();
+        }
+        if let Some(bucket) = self.bucket.get() {
+            for (key, size_bytes) in bucket.sizes() {
+                writeln!(story, "s3://{}/{key:?}  {size_bytes} bytes", bucket.name()).unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let environment: Vec<_> = self.env.borrow().clone().into_iter().collect();
+            eprintln!("=== config\n{}", self.config());
+            eprintln!("=== environment\n{environment:?}\n{}", self.story.borrow());
+        }
+        // What a test took the rights from would stay behind.
+        make_removable(self.directory.path());
+    }
+}
+
+/// Sets a file's modification time.
+pub(crate) fn set_mtime(path: &Path, time: SystemTime) {
+    let file = fs::File::options()
+        .write(true)
+        .open(path)
+        .expect("open to set the time");
+    file.set_modified(time).expect("set the time");
+}
+
+/// The permission bits of a path.
+pub(crate) fn mode(path: &Path) -> u32 {
+    let meta = fs::symlink_metadata(path);
+    let meta = meta.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    meta.permissions().mode() & 0o7777
+}
+
+/// Sets the permission bits of a path.
+pub(crate) fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set the mode");
+}
+
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("read our own directory") {
+            give_away(&entry.expect("an entry").path());
+        }
+    }
+}
+
+fn make_removable(path: &Path) {
+    if path.is_dir() && !path.is_symlink() {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            make_removable(&entry.path());
+        }
+    }
+}
