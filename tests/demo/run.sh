@@ -32,8 +32,8 @@ main() {
     headline "Before: what partners sent, and what Bots wrote"
     show
     headline "The rules (tests/demo/config.yaml)"
-    indent <config.yaml
-    headline "The run: bots-mover --config config.yaml (directory shown as ~)"
+    grep --invert-match '^#' config.yaml | indent
+    headline "The run: bots-mover --config config.yaml (shown without dates, the directory as ~)"
     run | tee "$work/log" | shorten
     headline "After"
     show
@@ -49,9 +49,9 @@ indent() {
     sed 's/^/   /'
 }
 
-# The temporary directory as ~, so that a log line fits a terminal better.
+# So that a log line fits a terminal better.
 shorten() {
-    sed "s|$bots|~|g" | indent
+    sed "s|$bots|~|g; s|^[0-9-]*T||" | indent
 }
 
 fail() {
@@ -141,7 +141,7 @@ check() {
     done < <(find in outbound -type f -name '*.edi' | sort)
     echo "   $moved files moved, each compared with its original: not a byte differs"
 
-    [[ $(keys | grep '^in/') == "in/x12/850/harbour_850_0103.edi.tmp" ]] ||
+    [[ $(keys | grep '^in/') == "in/x12/850/harbour_0103.edi.tmp" ]] ||
         fail "the bucket still holds what was to be moved, or lost what was not"
     [[ -z $(find "$bots/outbound" -type f) ]] || fail "the outbound directory is not empty"
     [[ -z $(find "$bots" "$TMPDIR" -type f \( -name '.*' -o -path "$TMPDIR/*" \)) ]] ||
