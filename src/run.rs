@@ -240,32 +240,31 @@ impl Run<'_> {
             .started
             .get_or_insert_with(time::Instant::now);
         let mut attempt = 1;
-        while !self.schedule.is_halted() {
+        if self.schedule.is_halted() {
+            return Vec::new();
+        }
+        loop {
             let error = match self.select(lane) {
                 Ok(round) => return self.accept(lane, round),
                 Err(error) => error,
             };
-            let again = attempt <= lane.rule.retries && error.kind().is_retryable();
-            if !again || self.schedule.is_halted() {
-                let line = self
-                    .log()
-                    .event(Level::Error, "failed")
-                    .text("rule", &lane.rule.name);
-                line.number("attempt", attempt)
-                    .text("error", &error.chain())
-                    .emit();
-                self.count_failure(lane);
-                break;
+            let name = &lane.rule.name;
+            if attempt <= lane.rule.retries && error.kind().is_retryable() {
+                let line = self.log().event(Level::Warn, "retry").text("rule", name);
+                retry_fields(line, attempt, lane.rule, &error).emit();
+                self.schedule.pause(lane.rule.wait);
+                if !self.schedule.is_halted() {
+                    attempt += 1;
+                    continue;
+                }
             }
-            let line = self
-                .log()
-                .event(Level::Warn, "retry")
-                .text("rule", &lane.rule.name);
-            retry_fields(line, attempt, lane.rule, &error).emit();
-            attempt += 1;
-            self.schedule.pause(lane.rule.wait);
+            let line = self.log().event(Level::Error, "failed").text("rule", name);
+            line.number("attempt", attempt)
+                .text("error", &error.chain())
+                .emit();
+            self.count_failure(lane);
+            return Vec::new();
         }
-        Vec::new()
     }
 
     /// One listing: what the rule takes, and what it leaves alone for now.
@@ -361,26 +360,7 @@ impl Run<'_> {
                     .as_secs()
                     .max(0)
             });
-            let line = self
-                .log()
-                .event(Level::Info, "rule_start")
-                .text("rule", &rule.name)
-                .text(
-                    "mode",
-                    if rule.mode == Mode::Move {
-                        "move"
-                    } else {
-                        "copy"
-                    },
-                )
-                .text("src", &rule.source.to_string())
-                .text("dest", &rule.dest.to_string())
-                .number("selected", selected.entries.len())
-                .flag("more", selected.more);
-            match age {
-                Some(age) => line.number("oldest_age_seconds", age).emit(),
-                None => line.emit(),
-            }
+            self.say_started(lane, &selected, age);
         }
         self.say_skipped(lane, &round.skipped, round.skipped_more, round.delivered);
         if round.no_directory {
@@ -403,6 +383,29 @@ impl Run<'_> {
             .into_iter()
             .map(|entry| self.task(rule, entry))
             .collect()
+    }
+
+    fn say_started(&self, lane: &Lane<'_>, selected: &Selected, age_seconds: Option<i64>) {
+        let rule = lane.rule;
+        let mode = if rule.mode == Mode::Move {
+            "move"
+        } else {
+            "copy"
+        };
+        let line = self
+            .log()
+            .event(Level::Info, "rule_start")
+            .text("rule", &rule.name)
+            .number("selected", selected.entries.len())
+            .flag("more", selected.more);
+        let line = match age_seconds {
+            Some(age) => line.number("oldest_age_seconds", age),
+            None => line,
+        };
+        line.text("mode", mode)
+            .text("src", &rule.source.to_string())
+            .text("dest", &rule.dest.to_string())
+            .emit();
     }
 
     fn say_skipped(&self, lane: &Lane<'_>, notes: &[(Name, String)], more: u64, delivered: u64) {

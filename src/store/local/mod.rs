@@ -10,7 +10,8 @@
 //!
 //! How it is divided: `tree` finds and opens what a name means and words what went wrong, `listing`
 //! walks directories, `publish` makes directories and files. What Bots does in the same
-//! directories: it appends to final names without a sync, under an exclusive `lockf` where 'system locks' is on.
+//! directories: it appends to final names without a sync, under an exclusive `lockf` where
+//! 'system locks' is on.
 
 mod listing;
 mod publish;

@@ -100,7 +100,8 @@ impl Minio {
     }
 
     fn wait_until_ready(&mut self, directory: &Path) {
-        let url = format!("{}/minio/health/ready", self.endpoint());
+        // `ready` says 200 as soon as it listens, and a bucket is refused for a moment still.
+        let url = format!("{}/minio/health/cluster", self.endpoint());
         let start = Instant::now();
         loop {
             if self
