@@ -316,6 +316,7 @@ fn a_hundred_thousand_files_cost_no_memory() {
     let listed = store.list(&scope, &mut count).unwrap();
     let grown = peak_kib() - before;
     assert_eq!((listed, seen), (Listed::Complete, FILES));
-    // 100,000 names of ten bytes would need 1,000 KiB at the very least.
-    assert!(grown < 512, "the peak grew by {grown} KiB");
+    // 100,000 allocations of 32 bytes, the least there are, would need 3,125 KiB; the kernel's own
+    // counting is off by some hundred.
+    assert!(grown < 1_500, "the peak grew by {grown} KiB");
 }
