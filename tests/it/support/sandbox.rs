@@ -36,6 +36,7 @@ pub(crate) struct Sandbox {
     umask: Cell<Option<&'static str>>,
     file_size_limit: Cell<Option<&'static str>>,
     closed_stdout: Cell<bool>,
+    tracer: RefCell<Vec<String>>,
     story: RefCell<String>,
 }
 
@@ -85,6 +86,7 @@ impl Sandbox {
             umask: Cell::default(),
             file_size_limit: Cell::default(),
             closed_stdout: Cell::default(),
+            tracer: RefCell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -222,6 +224,12 @@ impl Sandbox {
         self
     }
 
+    /// The runs to come are started by these words: a tracer and its options.
+    pub(crate) fn traced_by(&self, words: &[&str]) -> &Self {
+        *self.tracer.borrow_mut() = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// The config as it is written for a run.
     pub(crate) fn config(&self) -> String {
         let mut text = "config:\n  defaults:\n".to_owned();
@@ -351,6 +359,8 @@ impl Sandbox {
             call.launcher
                 .extend(["sh", "-c", script, blocks].map(OsString::from));
         }
+        let tracer = self.tracer.borrow();
+        call.launcher.extend(tracer.iter().map(OsString::from));
         if self.unprivileged.get() {
             let user = NOBODY.to_string();
             let words = [
