@@ -319,6 +319,23 @@ impl Sandbox {
         self.call_with_stdin(args, "")
     }
 
+    /// What a line of shell prints on both streams, with the program on its `PATH`.
+    pub(crate) fn shell(&self, line: &str) -> String {
+        let folder = Path::new(PROGRAM)
+            .parent()
+            .expect("the program lies in a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("exec 2>&1; {line}")])
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.env.borrow().iter())
+            .env("PATH", format!("{}:{path}", folder.display()))
+            .output()
+            .expect("sh can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub(crate) fn call_with_stdin<A: AsRef<OsStr>>(&self, args: &[A], stdin: &str) -> Run {
         let mut call = self.bare_call(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
         call.stdin = stdin.into();
