@@ -406,10 +406,11 @@ impl Run<'_> {
                 .text("reason", &why)
                 .emit();
         }
+        let place = self.ends(lane).dest.real_place();
         selected
             .entries
             .into_iter()
-            .map(|entry| self.task(rule, entry))
+            .map(|entry| self.task(rule, place, entry))
             .collect()
     }
 
@@ -459,11 +460,12 @@ impl Run<'_> {
         lock(&lane.tally).skipped += notes.len() as u64 + more + delivered;
     }
 
-    /// Names the destination and claims it; what is refused here fails when its turn comes.
-    fn task(&self, rule: &Rule, entry: Entry) -> Task {
+    /// Names the destination and claims it in `place`, the destination's real one; what is refused
+    /// here fails when its turn comes.
+    fn task(&self, rule: &Rule, place: &Place, entry: Entry) -> Task {
         let dest = plan::destination(rule, &entry, self.world.instant).and_then(|name| {
             let source = rule.source.item(&entry.name);
-            match self.claims.claim(&rule.dest, &name, &source) {
+            match self.claims.claim(place, &name, &source) {
                 Err(first) if rule.if_exists != IfExists::KeepBoth => {
                     let what = format!("bring to {}", rule.dest.item(&name));
                     let why = format!("{first} already goes there in this run");

@@ -333,7 +333,7 @@ fn publish_numbered(
         };
         if ends
             .claims
-            .claim(ends.dest.place(), &name, source)
+            .claim(ends.dest.real_place(), &name, source)
             .is_err_and(|first| first != source)
         {
             continue;

@@ -119,6 +119,11 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// [`place`](Self::place) without links on the way: two paths to one directory have the same.
+    fn real_place(&self) -> &Place {
+        self.place()
+    }
+
     /// The number of a process that holds an exclusive record lock on the item (0 where the
     /// system does not say). Must not take a lock itself.
     fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {

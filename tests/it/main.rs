@@ -25,5 +25,6 @@ mod s3_store;
 mod safety;
 mod signals;
 mod support;
+mod syscalls;
 mod tidy;
 mod tls;

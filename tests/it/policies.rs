@@ -1,6 +1,11 @@
 //! `if_exists`, and the three ways in which a file source says "not yet".
 
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::support::{DIRECTIONS, End, Fault, Op, Sandbox, When, ends, tree};
 
@@ -145,7 +150,7 @@ fn what_appears_at_the_last_moment_is_not_replaced() {
         let proxy = sandbox.proxy();
         sandbox.bucket().put("in/a", "ours");
         let path = sandbox.mkdir("out").join("a");
-        let rival = Fault::after(move || std::fs::write(&path, "theirs").unwrap());
+        let rival = Fault::after(move || fs::write(&path, "theirs").unwrap());
         proxy.fault(When::op(Op::Get), rival);
         sandbox.rule(
             "r",
@@ -196,7 +201,7 @@ fn while_the_lock_file_is_there_nothing_moves_and_its_age_is_said() {
     );
     assert_eq!(sandbox.files("in").len(), 2);
 
-    std::fs::remove_file(sandbox.base().join("in/bots.lock")).unwrap();
+    fs::remove_file(sandbox.base().join("in/bots.lock")).unwrap();
     sandbox.run().succeeds();
     assert_eq!(sandbox.files("out").names(), ["a"]);
 }
@@ -209,7 +214,7 @@ fn a_lock_file_that_appears_during_the_run_stops_the_rule() {
         sandbox.write(format!("in/{name}"), name);
     }
     let lock = sandbox.base().join("in/bots.lock");
-    let appear = Fault::after(move || std::fs::write(&lock, "").unwrap());
+    let appear = Fault::after(move || fs::write(&lock, "").unwrap());
     proxy.fault(When::op(Op::Put), appear);
     let rule = format!(
         "{}, lock_file: bots.lock, concurrency: 1",
@@ -225,38 +230,23 @@ fn a_lock_file_that_appears_during_the_run_stops_the_rule() {
     assert!(sandbox.files("in").len() >= 3, "{:?}", sandbox.files("in"));
 }
 
-/// Holds an exclusive POSIX record lock on a file, as a Bots channel with 'system lock' does, from
-/// another process: a lock of our own would not count against the program's parent.
-struct Lock(std::process::Child);
+/// An exclusive POSIX record lock on a file, as a Bots channel with 'system lock' holds it. Record
+/// locks belong to a process, and ours is not the program's. Any other handle of ours on the file
+/// would end the lock when it closes.
+struct Lock(fs::File);
 
 impl Lock {
-    fn on(path: &std::path::Path) -> Self {
-        use std::io::Read as _;
-        const PROGRAM: &str = "import fcntl,sys\nf=open(sys.argv[1],'ab')\n\
-            fcntl.lockf(f,fcntl.LOCK_EX)\nsys.stdout.write('x')\nsys.stdout.flush()\n\
-            sys.stdin.read()";
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", PROGRAM])
-            .arg(path)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("python3 stands in for Bots");
-        let mut ready = [0];
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut ready)
-            .expect("it has the lock");
-        Self(child)
+    fn on(path: &Path) -> Self {
+        let file = fs::File::options()
+            .append(true)
+            .open(path)
+            .expect("open the file");
+        fcntl_lock(&file, FlockOperation::LockExclusive).expect("lock the file");
+        Self(file)
     }
-}
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn release(self) {
+        drop(self.0);
     }
 }
 
@@ -275,7 +265,7 @@ fn a_file_that_another_process_locks_is_being_written_and_waits() {
             tree(&[("b", "whole")]),
             "not counted"
         );
-        drop(lock);
+        lock.release();
         sandbox.run().succeeds();
         assert_eq!(sandbox.at_end(to, "out").len(), 2);
     }
@@ -286,8 +276,8 @@ fn a_lock_that_comes_after_staging_keeps_the_source() {
     let sandbox = Sandbox::new();
     let proxy = sandbox.proxy();
     let path = sandbox.write("in/a", "1");
-    let lock = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let taken = std::sync::Arc::clone(&lock);
+    let lock = Arc::new(Mutex::new(None));
+    let taken = Arc::clone(&lock);
     let take = Fault::after(move || *taken.lock().unwrap() = Some(Lock::on(&path)));
     proxy.fault(When::op(Op::Put), take);
     sandbox.rule("r", &ends((End::File, End::S3)));

@@ -46,7 +46,7 @@ fn process_one_stops_as_well() {
         if !rustix::process::geteuid().is_root() {
             namespace.push("--map-root-user");
         }
-        sandbox.traced_by(&namespace);
+        sandbox.launch_through(&namespace);
         let running = sandbox.start();
         running.wait_for("event=retry");
         running.signal_child(signal);

@@ -17,12 +17,12 @@ mod listing;
 mod publish;
 mod tree;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
@@ -45,6 +45,7 @@ pub struct LocalStore {
     excluded: Option<PathBuf>,
     context: Arc<Context>,
     visited: Visited,
+    real: OnceLock<Place>,
 }
 
 impl LocalStore {
@@ -66,6 +67,7 @@ impl LocalStore {
             excluded,
             context,
             visited: Visited::default(),
+            real: OnceLock::new(),
         }
     }
 
@@ -246,6 +248,13 @@ impl Store for LocalStore {
         Ok(listed)
     }
 
+    fn real_place(&self) -> &Place {
+        self.real.get_or_init(|| Place::File {
+            path: real_path(&self.path),
+            base: None,
+        })
+    }
+
     fn directory_id(&self) -> Result<Option<(u64, u64)>> {
         match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
             Ok(stat) => Ok(Some(stat.identity())),
@@ -328,6 +337,15 @@ fn exclusive_lock(file: &File) -> Option<u32> {
     let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
     let pid = holder.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     Some(u32::try_from(pid).unwrap_or(0))
+}
+
+/// The path without links, as far as it exists.
+fn real_path(path: &Path) -> PathBuf {
+    let known = path.ancestors().find_map(|known| {
+        let rest = path.strip_prefix(known).ok()?;
+        Some(fs::canonicalize(known).ok()?.join(rest))
+    });
+    known.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// A buffer for one chunk; no more than an item of this length needs.

@@ -33,10 +33,7 @@ pub(crate) struct Sandbox {
     rules: RefCell<Vec<String>>,
     env: RefCell<BTreeMap<String, OsString>>,
     unprivileged: Cell<bool>,
-    umask: Cell<Option<&'static str>>,
-    file_size_limit: Cell<Option<&'static str>>,
-    closed_stdout: Cell<bool>,
-    tracer: RefCell<Vec<String>>,
+    launcher: RefCell<Vec<OsString>>,
     story: RefCell<String>,
 }
 
@@ -83,10 +80,7 @@ impl Sandbox {
             rules: RefCell::default(),
             env: RefCell::default(),
             unprivileged: Cell::default(),
-            umask: Cell::default(),
-            file_size_limit: Cell::default(),
-            closed_stdout: Cell::default(),
-            tracer: RefCell::default(),
+            launcher: RefCell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -207,26 +201,33 @@ impl Sandbox {
     }
 
     /// The runs to come inherit this umask, in octal.
-    pub(crate) fn umask(&self, umask: &'static str) -> &Self {
-        self.umask.set(Some(umask));
-        self
+    pub(crate) fn umask(&self, umask: &str) -> &Self {
+        self.launch_through(&["sh", "-c", "umask $0; exec \"$@\"", umask])
     }
 
     /// Nobody reads the standard output of the runs to come: a write to it fails.
     pub(crate) fn closed_stdout(&self) -> &Self {
-        self.closed_stdout.set(true);
-        self
+        // /dev/full refuses each write, as a pipe without a reader does.
+        self.launch_through(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"])
     }
 
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
-    pub(crate) fn file_size_limit_blocks(&self, blocks: &'static str) -> &Self {
-        self.file_size_limit.set(Some(blocks));
+    pub(crate) fn file_size_limit_blocks(&self, blocks: &str) -> &Self {
+        // The signal is ignored so that the write fails in place of the process.
+        let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+        self.launch_through(&["sh", "-c", script, blocks])
+    }
+
+    /// These words stand before the program in the runs to come.
+    pub(crate) fn launch_through<W: AsRef<OsStr>>(&self, words: &[W]) -> &Self {
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        self.launcher.borrow_mut().extend(words);
         self
     }
 
-    /// The runs to come are started by these words: a tracer and its options.
-    pub(crate) fn traced_by(&self, words: &[&str]) -> &Self {
-        *self.tracer.borrow_mut() = words.iter().map(|&word| word.to_owned()).collect();
+    /// Nothing stands before the program any more.
+    pub(crate) fn launch_plainly(&self) -> &Self {
+        self.launcher.borrow_mut().clear();
         self
     }
 
@@ -359,25 +360,9 @@ impl Sandbox {
             args,
             env: self.env.borrow().clone(),
             directory: self.directory.path().to_owned(),
+            launcher: self.launcher.borrow().clone(),
             ..Call::default()
         };
-        if let Some(umask) = self.umask.get() {
-            let words = ["sh", "-c", "umask $0; exec \"$@\"", umask];
-            call.launcher.extend(words.map(OsString::from));
-        }
-        if self.closed_stdout.get() {
-            // /dev/full refuses each write, as a pipe without a reader does.
-            call.launcher
-                .extend(["sh", "-c", "exec \"$@\" >/dev/full", "sh"].map(OsString::from));
-        }
-        if let Some(blocks) = self.file_size_limit.get() {
-            // The signal is ignored so that the write fails in place of the process.
-            let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
-            call.launcher
-                .extend(["sh", "-c", script, blocks].map(OsString::from));
-        }
-        let tracer = self.tracer.borrow();
-        call.launcher.extend(tracer.iter().map(OsString::from));
         if self.unprivileged.get() {
             let user = NOBODY.to_string();
             let words = [
