@@ -11,6 +11,7 @@
 mod command_line;
 mod config;
 mod docs;
+mod engine;
 mod faults;
 mod harness;
 mod listing;
