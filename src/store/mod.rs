@@ -119,18 +119,14 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
-    /// [`place`](Self::place) without links on the way: two paths to one directory have the same.
-    fn real_place(&self) -> &Place {
-        self.place()
-    }
-
     /// The number of a process that holds an exclusive record lock on the item (0 where the
     /// system does not say). Must not take a lock itself.
     fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {
         Ok(None)
     }
 
-    /// The item's state now, `None` where it is not there. Does not follow links.
+    /// The item's state now, `None` where it is not there. Does not follow links. Fails with
+    /// `Invalid` where something has the name that no item can be beside.
     fn look(&self, name: &Name) -> Result<Option<Version>>;
 
     /// Copies the whole item into `stage` and verifies it there.

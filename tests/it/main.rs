@@ -12,6 +12,7 @@ mod command_line;
 mod config;
 mod crash;
 mod docs;
+mod engine;
 mod faults;
 mod harness;
 mod listing;
