@@ -13,6 +13,7 @@ mod config;
 mod docs;
 mod faults;
 mod harness;
+mod kube;
 mod listing;
 mod local_store;
 mod logs;
