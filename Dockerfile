@@ -19,6 +19,7 @@ COPY rootfs/ /
 FROM docker.io/library/rust:1-alpine AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 RUN cargo build --release --locked \
     && mkdir -p /rootfs/tmp \

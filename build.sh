@@ -9,7 +9,7 @@ readonly target_dir="${CARGO_TARGET_DIR:-target}"
 readonly binary="$target_dir/$target/release/bots-mover"
 # Helpers that had to be fetched, beside what Cargo makes.
 readonly tools_dir="$target_dir/tools"
-readonly size_limit_bytes=$((4 * 1024 * 1024))
+readonly size_limit_bytes=4000000
 # The MinIO that the tests are written against.
 readonly minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 readonly minio_module="github.com/minio/minio@$minio_version"

@@ -109,6 +109,14 @@ impl Stop {
         Ok(())
     }
 
+    /// Fails once somebody asked to stop; for work that is no transfer, such as a listing.
+    pub fn check_request(&self) -> Result<()> {
+        if self.requested().is_some() {
+            return Err(Error::new(Kind::Stopped, "stopped by a signal"));
+        }
+        self.check()
+    }
+
     /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.
     pub fn wait(&self, duration: Duration) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

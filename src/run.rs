@@ -29,6 +29,9 @@ const LISTERS_MAX: usize = 64;
 /// How often an item that takes longer than this tells how far it is.
 const PROGRESS_EVERY: time::Duration = time::Duration::from_secs(10);
 
+/// What is said of an item or a listing that made the program panic.
+const PANIC_NOTE: &str = "a fault of the program, told on standard error";
+
 /// How many files that are too young a run names; the rest is counted.
 const SKIPS_NAMED_MAX: usize = 100;
 
@@ -205,9 +208,12 @@ impl Run<'_> {
 
     /// Lists a rule and submits what it takes, until there is nothing more to do for it here.
     fn round<'scope, 'env: 'scope>(&'env self, index: usize, scope: &'scope Scope<'scope, 'env>) {
-        let mut tasks = self.plan(index);
-        if self.world.dry_run {
+        let mut tasks = self.plan_or_fail(index);
+        while self.world.dry_run && !tasks.is_empty() {
             self.rehearse(index, std::mem::take(&mut tasks));
+            if self.wants_another_round(index) {
+                tasks = self.plan_or_fail(index);
+            }
         }
         let (workers, empty) = self.schedule.submit(index, tasks);
         for _ in 0..workers {
@@ -233,6 +239,22 @@ impl Run<'_> {
         }
     }
 
+    /// [`plan`](Self::plan), with a fault of the program as a failure of the rule: whoever waits for
+    /// this rule must not wait for ever.
+    fn plan_or_fail(&self, index: usize) -> Vec<Task> {
+        let plan = std::panic::AssertUnwindSafe(|| self.plan(index));
+        std::panic::catch_unwind(plan).unwrap_or_else(|_| {
+            let lane = &self.lanes[index];
+            let line = self
+                .log()
+                .event(Level::Error, "failed")
+                .text("rule", &lane.rule.name);
+            line.text("error", PANIC_NOTE).emit();
+            self.count_failure(lane);
+            Vec::new()
+        })
+    }
+
     /// Lists until it succeeds or the rule's attempts are spent; the tasks in their order.
     fn plan(&self, index: usize) -> Vec<Task> {
         let lane = &self.lanes[index];
@@ -248,6 +270,12 @@ impl Run<'_> {
                 Ok(round) => return self.accept(lane, round),
                 Err(error) => error,
             };
+            if error.kind() == Kind::Stopped {
+                // Nothing of it was in flight, so nothing failed.
+                let line = self.skip_line(lane, Level::Info);
+                line.text("reason", "stopped before it was listed").emit();
+                return Vec::new();
+            }
             let name = &lane.rule.name;
             if attempt <= lane.rule.retries && error.kind().is_retryable() {
                 let line = self.log().event(Level::Warn, "retry").text("rule", name);
@@ -483,10 +511,7 @@ impl Run<'_> {
             }
             Ok(Attempt::Failed(error)) => self.settle(index, &task, End::Failed(error), started),
             Err(_) => {
-                let error = Error::new(
-                    Kind::Other,
-                    "a fault of the program, told on standard error",
-                );
+                let error = Error::new(Kind::Other, PANIC_NOTE);
                 self.settle(index, &task, End::Failed(error), started);
             }
         }
@@ -626,6 +651,9 @@ impl Run<'_> {
                 .text("dest", &lane.rule.dest.item(&dest))
                 .number("bytes", task.entry.size_bytes)
                 .emit();
+            if lane.wants_rounds() {
+                lock(&lane.seen).insert(task.entry.name);
+            }
         }
     }
 

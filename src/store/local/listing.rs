@@ -103,7 +103,7 @@ impl Walk<'_> {
         }
         let mut entries = RawDir::new(dir, chunk);
         while let Some(entry) = entries.next() {
-            self.stop.check()?;
+            self.stop.check_request()?;
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(Errno::INTR) => continue,

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::error::{Refusal, Target, transport};
 use super::retry::{Try, quickly};
-use crate::context::Context;
+use crate::context::{Context, Stop};
 use crate::environment::{Addressing, Connection, Verify};
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Staged};
@@ -160,6 +160,11 @@ impl Client {
     ) -> Result<Answer<'a>> {
         self.context.stop.check()?;
         self.send_by(&self.agent, target, action, headers, payload, attempt)
+    }
+
+    /// The wish to stop.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.context.stop
     }
 
     /// Like [`send`](Self::send), but works even after transfers were broken off.

@@ -168,6 +168,9 @@ impl Refusal {
             }
             "AccessDenied" => right_for(target.verb),
             "NoSuchBucket" => "make the bucket, or correct its name; it is never made here",
+            "XMinioInvalidObjectName" | "XMinioInvalidResourceName" => {
+                "MinIO takes no such key (it reads `\\` as `/`): choose another by `rename`"
+            }
             "InvalidBucketName" => "correct the bucket's name in the rule",
             "XMinioStorageFull" => "the server's disks are full",
             "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" => "the bucket's quota is used up",
@@ -226,6 +229,7 @@ fn kind(status: u16, code: &str) -> Kind {
         "KeyTooLongError"
         | "EntityTooLarge"
         | "XMinioInvalidObjectName"
+        | "XMinioInvalidResourceName"
         | "XMinioObjectExistsAsDirectory"
         | "XMinioParentIsObject" => return Kind::Invalid,
         // The first three: the body was hurt or cut on its way. The others because they may stand

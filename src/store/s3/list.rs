@@ -46,6 +46,7 @@ impl S3Store {
         let mut last_key = String::new();
         let mut empty_pages = 0;
         loop {
+            self.client.stop().check_request()?;
             let page = self.page(scope.recursive, token.as_deref(), &target)?;
             let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
             for content in page.contents {
