@@ -545,6 +545,66 @@ fn the_job_runs_all_its_rules_also_beside_shards() {
     assert!(of_kind(&objects, "CronJob").next().is_none());
 }
 
+// --- the README ---
+
+#[test]
+fn the_readme_names_only_files_that_are_there() {
+    let text = Kube::new().read("README.md");
+    let mut seen = 0;
+    for word in text.split(|c: char| c.is_whitespace() || "`\"'()<>;:".contains(c)) {
+        let word = word.trim_end_matches([',', '.']);
+        let places = match word {
+            // An object, not a file.
+            word if word.starts_with("job/bots-mover") => continue,
+            word if word.starts_with("kube/") => vec![word.to_owned()],
+            word if word.ends_with("_patch.yaml") => ["dev", "staging", "prod"]
+                .map(|environment| format!("kube/overlays/{environment}/{word}"))
+                .to_vec(),
+            word if ["base/", "overlays/", "components/", "job/", "run/"]
+                .iter()
+                .any(|folder| word.starts_with(folder)) =>
+            {
+                vec![format!("kube/{word}")]
+            }
+            _ => continue,
+        };
+        for place in places {
+            let place = place
+                .replace("$environment", "dev")
+                .replace("*.json", "volume.json");
+            assert!(root().join(&place).exists(), "{word}: no {place}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "only {seen}");
+}
+
+#[test]
+fn the_readme_runs_this_version_with_arguments_that_it_knows() {
+    let help = Sandbox::without_minio().call(&["--help"]).stdout;
+    let text = Kube::new().read("README.md");
+    let image = concat!("--image=localhost/bots-mover:", env!("CARGO_PKG_VERSION"));
+    let mut seen = 0;
+    for line in text
+        .lines()
+        .filter(|line| line.trim().starts_with("kubectl run "))
+    {
+        let (kubectl, program) = line.split_once(" -- ").expect("arguments for the program");
+        assert!(kubectl.contains(image), "{line}");
+        let mut words = program.split_whitespace();
+        let first = words.next().unwrap();
+        assert!(
+            first == "--config" || help.contains(&format!("bots-mover {first}")),
+            "{line}"
+        );
+        for flag in words.filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag), "{flag}: {line}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
 #[test]
 fn the_build_installs_the_validator_that_the_tests_ask_for() {
     let script = fs::read_to_string(root().join("build.sh")).unwrap();
