@@ -90,15 +90,6 @@ fn every_config_in_the_documents_is_accepted() {
 }
 
 #[test]
-fn the_config_for_kubernetes_is_accepted() {
-    let sandbox = Sandbox::without_minio();
-    let config = root().join("kube/base/config.yaml");
-    sandbox
-        .call(&["check", "--config", config.to_str().unwrap()])
-        .exits(0);
-}
-
-#[test]
 fn every_log_line_in_the_documents_is_one() {
     let mut seen = 0;
     for block in blocks("text") {

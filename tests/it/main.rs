@@ -15,6 +15,7 @@ mod docs;
 mod engine;
 mod faults;
 mod harness;
+mod kube;
 mod listing;
 mod local_store;
 mod logs;
