@@ -139,7 +139,7 @@ run_tests() {
     step "MinIO $minio_version" need_minio
     step "kustomize" need_kustomize
     step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
-    step "tests: cargo test" cargo test --locked
+    step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
     printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
 }
@@ -149,6 +149,12 @@ step() {
     printf '\n==== %d. %s\n' "$((++steps_done))" "$title"
     "${@:2}"
     printf '==== %d. done in %d s\n' "$steps_done" "$((SECONDS - started))"
+}
+
+# Some tests watch system calls, or kill the program at one of them.
+run_cargo_tests() {
+    has strace || apt_install strace || fail "strace is missing: apt-get install strace"
+    cargo test --locked
 }
 
 check_format() {

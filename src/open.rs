@@ -19,6 +19,10 @@ pub struct RealStores {
 }
 
 impl Stores for RealStores {
+    fn resolve(&self, place: &Place) -> Place {
+        LocalStore::resolve(place)
+    }
+
     fn open(&self, place: &Place, excluded: Option<&Place>) -> Result<Box<dyn Store>> {
         match place {
             Place::File { .. } => {

@@ -147,6 +147,7 @@ fn real_run(
         Box::new(std::io::stdout()),
     ));
     let late = Arc::clone(&log);
+    let late_message = environment.termination_log.clone();
     signal::watch(&context, move |signal| {
         late.event(Level::Error, "run_done")
             .number("exit", 128 + signal)
@@ -156,6 +157,7 @@ fn real_run(
                 "items in flight did not end in time and were left as they are",
             )
             .emit();
+        leave_message(&late_message, &late.last_line());
     })
     .map_err(|error| format!("listen for signals: {error}"))?;
     if connection.is_some_and(|connection| matches!(connection.verify, Verify::Off)) {

@@ -125,7 +125,8 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
-    /// The item's state now, `None` where it is not there. Does not follow links.
+    /// The item's state now, `None` where it is not there. Does not follow links. Fails with
+    /// `Invalid` where something has the name that no item can be beside.
     fn look(&self, name: &Name) -> Result<Option<Version>>;
 
     /// Copies the whole item into `stage` and verifies it there.

@@ -109,6 +109,42 @@ fn every_log_line_in_the_documents_is_one() {
     assert!(seen > 0, "the README shows a log");
 }
 
+/// Each `$` line is run, in one directory, and what it prints is held against what follows it; `…`
+/// stands for any text.
+#[test]
+fn the_sessions_in_the_documents_go_as_they_are_told() {
+    let mut commands = 0;
+    for block in blocks("console") {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/x12/850/po1.edi", "ISA*00~");
+        let text = block
+            .text
+            .replace("/home/bots/.bots", sandbox.base().to_str().unwrap())
+            .replace("s3://edi/", &format!("s3://{}/", sandbox.bucket().name()))
+            .replace(
+                "bucket: edi",
+                &format!("bucket: {}", sandbox.bucket().name()),
+            );
+        for step in text.split("$ ").skip(1) {
+            let (command, expected) = step.split_once('\n').unwrap();
+            if let Some(file) = command.strip_prefix("cat ") {
+                fs::write(sandbox.path(file), expected).unwrap();
+                continue;
+            }
+            let printed = sandbox.shell(command);
+            let pattern = regex::escape(expected).replace('…', ".*");
+            let pattern = regex::Regex::new(&format!("^{pattern}$")).unwrap();
+            assert!(
+                pattern.is_match(&printed),
+                "{}: {command}\n--- expected\n{expected}--- printed\n{printed}",
+                block.place()
+            );
+            commands += 1;
+        }
+    }
+    assert!(commands >= 6, "the README has a session");
+}
+
 #[test]
 fn every_flag_in_the_documents_is_known_to_help() {
     let help = Sandbox::without_minio().call(&["--help"]).stdout;

@@ -10,7 +10,9 @@
 
 mod command_line;
 mod config;
+mod crash;
 mod docs;
+mod engine;
 mod faults;
 mod harness;
 mod kube;
@@ -25,5 +27,6 @@ mod s3_store;
 mod safety;
 mod signals;
 mod support;
+mod syscalls;
 mod tidy;
 mod tls;

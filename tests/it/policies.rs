@@ -1,6 +1,11 @@
 //! `if_exists`, and the three ways in which a file source says "not yet".
 
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::support::{DIRECTIONS, End, Fault, Op, Sandbox, When, ends, tree};
 
@@ -125,6 +130,84 @@ fn copying_with_skip_progresses_in_portions() {
 }
 
 #[test]
+fn what_skip_passes_over_makes_room_for_the_items_behind_it() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
+        sandbox.fill(direction.0, "in", &items);
+        let blocked = tree(&[("a", "old"), ("b", "old")]);
+        sandbox.fill(direction.1, "out", &blocked);
+        let rule = format!("{}, if_exists: skip, max_items: 1", ends(direction));
+        sandbox.rule("r", &rule);
+        let run = sandbox.run();
+        run.succeeds()
+            .logs("rule_done", &[("moved", "1"), ("skipped", "2")]);
+        assert_eq!(run.of("skipped").len(), 2, "{run:?}");
+        assert_eq!(run.of("rule_start").len(), 1, "{run:?}");
+        let out = sandbox.at_end(direction.1, "out");
+        assert_eq!(out.names(), ["a", "b", "c"], "{direction:?}");
+        sandbox.run().succeeds();
+        let left = sandbox.at_end(direction.0, "in");
+        assert_eq!(left.names(), ["a", "b"], "{direction:?}");
+    }
+}
+
+#[test]
+fn a_second_look_at_a_source_repeats_no_note_and_counts_nothing_twice() {
+    let sandbox = Sandbox::without_minio();
+    let old = Duration::from_secs(600);
+    sandbox.write_aged("in/a-locked", "1", old * 3);
+    sandbox.write_aged("in/b", "1", old * 2);
+    sandbox.write("in/young", "1");
+    let lock = Lock::on(&sandbox.base().join("in/a-locked"));
+    let keys = "min_age_seconds: 300, max_items: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::File))));
+    let run = sandbox.run();
+    lock.release();
+    run.succeeds()
+        .logs("rule_done", &[("moved", "1"), ("skipped", "2")]);
+    assert_eq!(run.of("skipped").len(), 2, "{run:?}");
+}
+
+#[test]
+fn what_somebody_else_takes_from_a_copying_rule_fails_no_other_item() {
+    for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
+        sandbox.fill(End::S3, "in", &items);
+        let bucket = sandbox.bucket().clone();
+        let vanish = Fault::before(move || bucket.delete("in/b"));
+        proxy.fault(When::op(Op::Get).key("in/b"), vanish);
+        let keys = format!("mode: copy, max_items: 2, if_exists: {if_exists}");
+        sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+        let run = sandbox.run();
+        run.succeeds()
+            .logs("rule_done", &[("copied", "2"), ("skipped", "1")]);
+        assert_eq!(sandbox.files("out").names(), ["a", "c"], "{if_exists}");
+    }
+}
+
+#[test]
+fn what_was_copied_before_is_counted_once_though_the_source_is_looked_at_twice() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]);
+    sandbox.fill(End::S3, "in", &items);
+    sandbox.fill(End::File, "out", &tree(&[("a", "1"), ("d", "4")]));
+    let bucket = sandbox.bucket().clone();
+    let vanish = Fault::before(move || bucket.delete("in/b"));
+    proxy.fault(When::op(Op::Get).key("in/b"), vanish);
+    let keys = "mode: copy, if_exists: skip, max_items: 2, concurrency: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    let run = sandbox.run();
+    run.succeeds()
+        .logs("rule_done", &[("copied", "2"), ("skipped", "3")]);
+    let out = sandbox.files("out");
+    assert_eq!(out.names(), ["a", "c", "d", "e"], "a, d before, b gone");
+}
+
+#[test]
 fn what_appears_at_the_last_moment_is_not_replaced() {
     for if_exists in ["fail", "skip"] {
         let sandbox = Sandbox::new();
@@ -145,7 +228,7 @@ fn what_appears_at_the_last_moment_is_not_replaced() {
         let proxy = sandbox.proxy();
         sandbox.bucket().put("in/a", "ours");
         let path = sandbox.mkdir("out").join("a");
-        let rival = Fault::after(move || std::fs::write(&path, "theirs").unwrap());
+        let rival = Fault::after(move || fs::write(&path, "theirs").unwrap());
         proxy.fault(When::op(Op::Get), rival);
         sandbox.rule(
             "r",
@@ -159,6 +242,41 @@ fn what_appears_at_the_last_moment_is_not_replaced() {
         );
         assert!(sandbox.bucket().has("in/a"), "{if_exists}");
     }
+}
+
+#[test]
+fn keep_both_goes_on_to_the_next_name_where_one_is_taken_at_the_last_moment() {
+    for size_bytes in [10, 17 << 20] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.write("in/a.edi", vec![1; size_bytes]);
+        let bucket = sandbox.bucket().clone();
+        let rival = Fault::before(move || bucket.put("out/a.edi", "theirs"));
+        let last = if size_bytes > 100 {
+            Op::CompleteUpload
+        } else {
+            Op::Put
+        };
+        proxy.fault(When::op(last).key("out/a.edi"), rival);
+        let keys = "if_exists: keep_both";
+        sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::S3))));
+        sandbox.run().succeeds();
+        assert_eq!(sandbox.bucket().get("out/a.edi").body, b"theirs");
+        let ours = sandbox.bucket().get("out/a-1.edi").body;
+        assert_eq!(ours.len(), size_bytes);
+        assert!(sandbox.files("in").is_empty());
+    }
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a.edi", "ours");
+    let path = sandbox.mkdir("out").join("a.edi");
+    let rival = Fault::after(move || fs::write(&path, "theirs").unwrap());
+    proxy.fault(When::op(Op::Get), rival);
+    let keys = "if_exists: keep_both";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    sandbox.run().succeeds();
+    let expected = tree(&[("a.edi", "theirs"), ("a-1.edi", "ours")]);
+    assert_eq!(sandbox.files("out"), expected);
 }
 
 #[test]
@@ -179,6 +297,24 @@ fn a_file_that_is_too_young_is_left_for_a_later_run() {
 }
 
 #[test]
+fn a_file_that_became_too_young_since_it_was_listed_is_left() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let old = Duration::from_secs(600);
+    sandbox.write_aged("in/a", "1", old * 2);
+    sandbox.write_aged("in/b", "half", old);
+    sandbox.write_aged("in/c", "3", old);
+    let second = sandbox.base().join("in/b");
+    let append = Fault::after(move || fs::write(&second, "half and more").unwrap());
+    proxy.fault(When::op(Op::Put).key("out/a"), append);
+    let keys = "min_age_seconds: 300, max_items: 2, concurrency: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::S3))));
+    let run = sandbox.run();
+    run.succeeds().says("skipped", &["in/b", "300 s old"]);
+    assert_eq!(sandbox.bucket().keys(), ["out/a", "out/c"], "not counted");
+}
+
+#[test]
 fn while_the_lock_file_is_there_nothing_moves_and_its_age_is_said() {
     let sandbox = Sandbox::without_minio();
     sandbox.write("in/a", "1");
@@ -196,7 +332,7 @@ fn while_the_lock_file_is_there_nothing_moves_and_its_age_is_said() {
     );
     assert_eq!(sandbox.files("in").len(), 2);
 
-    std::fs::remove_file(sandbox.base().join("in/bots.lock")).unwrap();
+    fs::remove_file(sandbox.base().join("in/bots.lock")).unwrap();
     sandbox.run().succeeds();
     assert_eq!(sandbox.files("out").names(), ["a"]);
 }
@@ -209,7 +345,7 @@ fn a_lock_file_that_appears_during_the_run_stops_the_rule() {
         sandbox.write(format!("in/{name}"), name);
     }
     let lock = sandbox.base().join("in/bots.lock");
-    let appear = Fault::after(move || std::fs::write(&lock, "").unwrap());
+    let appear = Fault::after(move || fs::write(&lock, "").unwrap());
     proxy.fault(When::op(Op::Put), appear);
     let rule = format!(
         "{}, lock_file: bots.lock, concurrency: 1",
@@ -225,38 +361,23 @@ fn a_lock_file_that_appears_during_the_run_stops_the_rule() {
     assert!(sandbox.files("in").len() >= 3, "{:?}", sandbox.files("in"));
 }
 
-/// Holds an exclusive POSIX record lock on a file, as a Bots channel with 'system lock' does, from
-/// another process: a lock of our own would not count against the program's parent.
-struct Lock(std::process::Child);
+/// An exclusive POSIX record lock on a file, as a Bots channel with 'system lock' holds it. Record
+/// locks belong to a process, and ours is not the program's. Any other handle of ours on the file
+/// would end the lock when it closes.
+struct Lock(fs::File);
 
 impl Lock {
-    fn on(path: &std::path::Path) -> Self {
-        use std::io::Read as _;
-        const PROGRAM: &str = "import fcntl,sys\nf=open(sys.argv[1],'ab')\n\
-            fcntl.lockf(f,fcntl.LOCK_EX)\nsys.stdout.write('x')\nsys.stdout.flush()\n\
-            sys.stdin.read()";
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", PROGRAM])
-            .arg(path)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("python3 stands in for Bots");
-        let mut ready = [0];
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut ready)
-            .expect("it has the lock");
-        Self(child)
+    fn on(path: &Path) -> Self {
+        let file = fs::File::options()
+            .append(true)
+            .open(path)
+            .expect("open the file");
+        fcntl_lock(&file, FlockOperation::LockExclusive).expect("lock the file");
+        Self(file)
     }
-}
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn release(self) {
+        drop(self.0);
     }
 }
 
@@ -275,7 +396,7 @@ fn a_file_that_another_process_locks_is_being_written_and_waits() {
             tree(&[("b", "whole")]),
             "not counted"
         );
-        drop(lock);
+        lock.release();
         sandbox.run().succeeds();
         assert_eq!(sandbox.at_end(to, "out").len(), 2);
     }
@@ -286,8 +407,8 @@ fn a_lock_that_comes_after_staging_keeps_the_source() {
     let sandbox = Sandbox::new();
     let proxy = sandbox.proxy();
     let path = sandbox.write("in/a", "1");
-    let lock = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let taken = std::sync::Arc::clone(&lock);
+    let lock = Arc::new(Mutex::new(None));
+    let taken = Arc::clone(&lock);
     let take = Fault::after(move || *taken.lock().unwrap() = Some(Lock::on(&path)));
     proxy.fault(When::op(Op::Put), take);
     sandbox.rule("r", &ends((End::File, End::S3)));

@@ -306,6 +306,35 @@ fn a_destination_that_a_link_makes_the_source_loses_nothing() {
 }
 
 #[test]
+fn what_lies_under_a_destination_that_a_link_puts_inside_the_source_is_left_alone() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a", "1");
+    sandbox.write("in/sub/b", "2");
+    sandbox.mkdir("in/done");
+    symlink("in/done", sandbox.base().join("out")).unwrap();
+    let src = "{type: file, path: in, recursive: true}";
+    sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+    for _ in 0..2 {
+        sandbox.run().succeeds();
+        let expected = tree(&[("done/a", "1"), ("done/sub/b", "2")]);
+        assert_eq!(sandbox.files("in"), expected);
+    }
+}
+
+#[test]
+fn an_item_that_would_land_among_its_own_sources_by_way_of_a_link_fails() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.fill(End::File, "in", &tree(&[("a/a/x", "one"), ("a/x", "two")]));
+    symlink("in", sandbox.base().join("out")).unwrap();
+    sandbox.default("exit_on_first_failure: false");
+    let src = "{type: file, path: in/a, recursive: true}";
+    sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+    sandbox.run().fails().says("failed", &["in/a/a/x"]);
+    let after = sandbox.files("in");
+    assert_eq!(after, tree(&[("a/a/x", "one"), ("x", "two")]));
+}
+
+#[test]
 fn a_destination_that_is_a_hard_link_of_the_source_loses_nothing() {
     for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
         let sandbox = Sandbox::without_minio();
@@ -382,4 +411,87 @@ fn a_quota_fails_the_item_and_leaves_nothing() {
     assert_eq!(sandbox.files("out").names(), ["small"]);
     assert_eq!(sandbox.bucket().keys(), ["in/big"]);
     assert_eq!(fs::read_dir(sandbox.tmp()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_at_the_destination_survives_a_failed_item() {
+    let corrupt = [
+        (
+            S3_TO_FILE,
+            When::op(Op::Get).always(),
+            Fault::CorruptAnswer(5),
+        ),
+        (S3_TO_FILE, When::op(Op::Get).always(), Fault::Truncate(5)),
+        (
+            FILE_TO_S3,
+            When::op(Op::Put).always(),
+            Fault::CorruptRequest(5),
+        ),
+        (FILE_TO_S3, When::op(Op::Put).always(), Fault::ResetBefore),
+    ];
+    for (direction, when, fault) in corrupt {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.fill(direction.0, "in", &tree(&[("a", noise(1000, 1))]));
+        let old = tree(&[("a", "old")]);
+        sandbox.fill(direction.1, "out", &old);
+        proxy.fault(when, fault);
+        sandbox.rule("r", &ends(direction));
+        sandbox.run().fails();
+        assert_eq!(sandbox.at_end(direction.1, "out"), old, "{direction:?}");
+        assert_eq!(sandbox.at_end(direction.0, "in").len(), 1, "{direction:?}");
+    }
+}
+
+#[test]
+fn nothing_is_visible_anywhere_while_an_item_is_staged() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", noise(400_000, 1));
+    let gate = Gate::default();
+    proxy.fault(When::op(Op::Get), Fault::Stall(390_000, gate.clone()));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let running = sandbox.start();
+    gate.wait_for_arrivals(1);
+    let staged = fs::read_dir(sandbox.tmp()).unwrap().count();
+    let published = sandbox.files("out").len();
+    gate.open();
+    sandbox.finish(running).succeeds();
+    assert_eq!((staged, published), (0, 0), "the staging file has no name");
+}
+
+#[test]
+fn a_file_that_becomes_a_link_is_not_followed() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let secret = sandbox.path("secret");
+    fs::write(&secret, "not for the bucket").unwrap();
+    sandbox.write_aged("in/a", "1", Duration::from_secs(100));
+    let second = sandbox.write("in/b", "2");
+    let swap = Fault::before(move || {
+        fs::remove_file(&second).unwrap();
+        symlink(&secret, &second).unwrap();
+    });
+    proxy.fault(When::op(Op::Put).key("out/a"), swap);
+    sandbox.rule("r", &format!("{}, concurrency: 1", ends(FILE_TO_S3)));
+    sandbox.run();
+    assert_eq!(sandbox.bucket().keys(), ["out/a"]);
+    assert!(sandbox.base().join("in/b").is_symlink());
+}
+
+/// The limit of threads that a pod can have: whoever lists must do the moving then.
+#[test]
+fn a_process_that_may_start_no_thread_moves_everything_all_the_same() {
+    let sandbox = Sandbox::without_minio();
+    for rule in ["r", "s", "t"] {
+        sandbox.write(format!("in/{rule}/a"), "1");
+        let src = format!("src: {{type: file, path: in/{rule}}}");
+        let dest = format!("dest: {{type: file, path: out/{rule}}}");
+        sandbox.rule(rule, &format!("{src}, {dest}"));
+    }
+    // One thread is the program, the other listens for signals.
+    sandbox.threads_at_most(2);
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files("out").names(), ["r/a", "s/a", "t/a"]);
+    assert!(sandbox.files("in").is_empty());
 }

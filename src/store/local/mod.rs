@@ -69,6 +69,17 @@ impl LocalStore {
         }
     }
 
+    /// The place with the links on its own path resolved, as far as it exists.
+    pub fn resolve(place: &Place) -> Place {
+        match place {
+            Place::File { path, base } => Place::File {
+                path: tree::real_path(path),
+                base: base.clone(),
+            },
+            other @ Place::S3 { .. } => other.clone(),
+        }
+    }
+
     /// Opens whatever has the name but a link or a socket, for reading.
     fn open(&self, name: &Name) -> Result<Option<File>> {
         let Some(at) = At::find(&self.path, name)? else {
@@ -271,17 +282,21 @@ impl Store for LocalStore {
         })
     }
 
-    /// What has the name, of whatever type: a directory or a link has a device and an inode, too.
-    /// `None` also where a directory on the way is missing or is none.
+    /// What has the name: a link has a device and an inode, too. `None` also where a directory on
+    /// the way is missing or is none.
+    ///
+    /// Fails with `Invalid` where a directory has the name: it is no item, and in the way of one.
     fn look(&self, name: &Name) -> Result<Option<Version>> {
         again(|| {
             let Some(at) = At::find(&self.path, name)? else {
                 return Ok(None);
             };
+            let fail = |error: Errno| fault_at("look at", &self.place, name, error);
             match statat(at.dir(), at.path(), AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+                Ok(stat) if stat.is_directory() => Err(fail(Errno::ISDIR)),
                 Ok(stat) => Ok(Some(stat.version())),
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-                Err(error) => Err(fault_at("look at", &self.place, name, error)),
+                Err(error) => Err(fail(error)),
             }
         })
     }
