@@ -84,6 +84,9 @@ pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
     {
         return Some(format!("it is already under the destination {}", rule.dest));
     }
+    if rule.is_lock_file(name) {
+        return Some("it is the rule's lock file".into());
+    }
     if !rule.matcher.matches(name) {
         return Some(match &rule.matcher {
             Matcher::Glob(glob) => format!("the glob `{}` does not match", glob.as_str()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::object::Place;
+use crate::object::{Name, Place};
 pub use crate::pattern::Instant;
 use crate::pattern::{Matcher, Rename};
 
@@ -65,6 +65,14 @@ pub struct Rule {
     pub lock_file: Option<String>,
     /// Tests that travel with the rule.
     pub examples: Vec<Example>,
+}
+
+impl Rule {
+    /// Whether this is the lock file itself, which is Bots' and never an item.
+    pub fn is_lock_file(&self, name: &Name) -> bool {
+        let lock = self.lock_file.as_deref();
+        lock.is_some_and(|lock| name.as_bytes() == lock.as_bytes())
+    }
 }
 
 /// One name and what the rule must make of it.

@@ -3,7 +3,8 @@
 //! One lister thread for each rule (up to [`LISTERS_MAX`]) makes the plan of its rule and submits
 //! it; workers, started as there is work for them, take items from the [`Schedule`]. Whoever
 //! finishes a rule's last item owns the rule again and ends it, or lists once more where skipped
-//! items left room below `max_items`.
+//! items left room below `max_items`. The main thread looks on and tells of progress. Where the
+//! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -18,7 +19,7 @@ use crate::logger::{Level, Line, Logger};
 use crate::object::{Entry, Name, Place};
 use crate::plan::{self, Claims, Selected, Selection};
 use crate::rule::{Config, IfExists, Instant, Mode, Rule};
-use crate::schedule::Schedule;
+use crate::schedule::{Left, Schedule};
 use crate::store::{Listed, Scope as ListScope, Store};
 use crate::summary::{Tally, exit_code};
 use crate::transfer::{self, Attempt, End, Ends, Task};
@@ -40,6 +41,11 @@ const STACK_BYTES: usize = 256 << 10;
 
 /// Where the stores of a run come from; a test brings its own.
 pub trait Stores: Sync {
+    /// The place with the links on its own path resolved: two paths may lead to one directory.
+    fn resolve(&self, place: &Place) -> Place {
+        place.clone()
+    }
+
     /// One end of a rule. `excluded` lies inside `place`, and what is in it is no candidate.
     fn open(&self, place: &Place, excluded: Option<&Place>) -> Result<Box<dyn Store>>;
 }
@@ -92,9 +98,7 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     world.context.stop.on_request(move || schedule.hurry());
     std::thread::scope(|scope| {
         run.start_listers(scope);
-        while !run.schedule.is_over_within(PROGRESS_EVERY) {
-            run.say_progress();
-        }
+        run.look_on();
     });
     let mut total = Tally::default();
     for (index, lane) in run.lanes.iter().enumerate() {
@@ -137,11 +141,20 @@ struct Flight {
 /// One rule in the run.
 struct Lane<'a> {
     rule: &'a Rule,
-    ends: OnceLock<(Box<dyn Store>, Box<dyn Store>)>,
+    opened: OnceLock<Opened>,
     tally: Mutex<Tally>,
-    /// Items of this run, once it takes a second look: none is taken twice.
+    /// Items that ended in this run: a second look takes none of them again.
     seen: Mutex<HashSet<Name>>,
     progress: Mutex<Rounds>,
+}
+
+/// A rule that is at work.
+struct Opened {
+    /// With the links on the paths of its places resolved: what is decided by comparing places is
+    /// decided by this one. What is said names the places as the operator wrote them.
+    resolved: Rule,
+    source: Box<dyn Store>,
+    dest: Box<dyn Store>,
 }
 
 #[derive(Default)]
@@ -151,6 +164,9 @@ struct Rounds {
     taken: usize,
     /// Items of this round that do not.
     passed_over: usize,
+    /// What the listings so far left alone, and was said.
+    said_young: u64,
+    said_delivered: u64,
     more: bool,
     over: bool,
     said: Said,
@@ -169,16 +185,17 @@ impl<'a> Lane<'a> {
     fn new(rule: &'a Rule) -> Self {
         Self {
             rule,
-            ends: OnceLock::new(),
+            opened: OnceLock::new(),
             tally: Mutex::default(),
             seen: Mutex::default(),
             progress: Mutex::default(),
         }
     }
 
-    /// Whether items may be passed over in a way that lists once more.
-    fn wants_rounds(&self) -> bool {
-        self.rule.if_exists == IfExists::Skip || matches!(self.rule.source, Place::File { .. })
+    /// The rule and its two ends, which are there once it was listed.
+    fn opened(&self) -> &Opened {
+        let opened = self.opened.get();
+        opened.expect("a lane has tasks only once it was listed")
     }
 }
 
@@ -188,21 +205,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run<'_> {
     fn start_listers<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
-        for _ in 1..self.lanes.len().min(LISTERS_MAX) {
+        let start = |_: &usize| {
             let builder = Builder::new().stack_size(STACK_BYTES);
-            // Fewer threads list more slowly, which is all.
-            let _ = builder.spawn_scoped(scope, move || self.list_rules(scope));
+            let lister = builder.spawn_scoped(scope, move || self.list_rules(scope));
+            lister.is_ok()
+        };
+        // Fewer threads list more slowly, which is all.
+        let started = (0..self.lanes.len().min(LISTERS_MAX)).filter(start).count();
+        if started == 0 {
+            self.list_rules(scope);
         }
-        self.list_rules(scope);
+    }
+
+    /// Waits for the end.
+    fn look_on(&self) {
+        loop {
+            match self.schedule.wait(PROGRESS_EVERY) {
+                Left::Tasks => self.say_progress(),
+                // The run was stopped, and nobody will use what is still being listed.
+                Left::Listings => return self.world.context.stop.cancel(),
+                Left::Nothing => return,
+            }
+        }
     }
 
     fn list_rules<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         loop {
             let index = self.next_to_list.fetch_add(1, Ordering::Relaxed);
             if index >= self.lanes.len() {
-                return;
+                break;
             }
             self.round(index, scope);
+        }
+        if self.schedule.enlist() {
+            self.work(scope);
         }
     }
 
@@ -219,8 +255,8 @@ impl Run<'_> {
         for _ in 0..workers {
             let builder = Builder::new().stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || self.work(scope));
-            if spawned.is_err() && self.schedule.worker_failed() {
-                self.work(scope);
+            if spawned.is_err() {
+                self.schedule.worker_failed();
             }
         }
         if empty {
@@ -262,7 +298,13 @@ impl Run<'_> {
             .started
             .get_or_insert_with(time::Instant::now);
         let mut attempt = 1;
+        let unlisted = || {
+            let line = self.skip_line(lane, Level::Info);
+            line.text("reason", "the run was halted before it was listed")
+                .emit();
+        };
         if self.schedule.is_halted() {
+            unlisted();
             return Vec::new();
         }
         loop {
@@ -272,8 +314,7 @@ impl Run<'_> {
             };
             if error.kind() == Kind::Stopped {
                 // Nothing of it was in flight, so nothing failed.
-                let line = self.skip_line(lane, Level::Info);
-                line.text("reason", "stopped before it was listed").emit();
+                unlisted();
                 return Vec::new();
             }
             let name = &lane.rule.name;
@@ -298,7 +339,7 @@ impl Run<'_> {
     /// One listing: what the rule takes, and what it leaves alone for now.
     fn select(&self, lane: &Lane<'_>) -> Result<Round> {
         let rule = lane.rule;
-        let (source, dest) = self.open(lane)?;
+        let Opened { source, dest, .. } = self.open(lane)?;
         dest.exists()?;
         if let (Some(from), Some(to)) = (source.directory_id()?, dest.directory_id()?)
             && from == to
@@ -320,7 +361,9 @@ impl Run<'_> {
         let mut selection = Selection::new(source.order(), max_items);
         let now = self.world.context.now();
         let seen = lock(&lane.seen);
-        let wanted = |name: &Name| rule.matcher.matches(name) && !seen.contains(name);
+        let wanted = |name: &Name| {
+            rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
+        };
         let scope = ListScope {
             recursive: rule.recursive,
             wanted: &wanted,
@@ -361,16 +404,21 @@ impl Run<'_> {
         if lane.rule.mode != Mode::Copy || lane.rule.if_exists != IfExists::Skip {
             return Ok(false);
         }
-        match plan::destination(lane.rule, entry, self.world.instant) {
-            Ok(name) => Ok(self.ends(lane).dest.look(&name)?.is_some()),
-            Err(_) => Ok(false),
+        let opened = lane.opened();
+        let there = plan::destination(&opened.resolved, entry, self.world.instant)
+            .and_then(|name| opened.dest.look(&name));
+        match there {
+            Ok(there) => Ok(there.is_some()),
+            // It fails when its turn comes.
+            Err(error) if error.kind() == Kind::Invalid => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
     /// Says what a listing found and makes tasks of it.
-    fn accept(&self, lane: &Lane<'_>, round: Round) -> Vec<Task> {
+    fn accept(&self, lane: &Lane<'_>, mut round: Round) -> Vec<Task> {
         let rule = lane.rule;
-        let selected = round.selected.unwrap_or_default();
+        let selected = round.selected.take().unwrap_or_default();
         let first = {
             let mut progress = lock(&lane.progress);
             progress.more = selected.more;
@@ -390,7 +438,7 @@ impl Run<'_> {
             });
             self.say_started(lane, &selected, age);
         }
-        self.say_skipped(lane, &round.skipped, round.skipped_more, round.delivered);
+        self.say_left_alone(lane, &round, first);
         if round.no_directory {
             let line = self
                 .skip_line(lane, Level::Warn)
@@ -406,11 +454,10 @@ impl Run<'_> {
                 .text("reason", &why)
                 .emit();
         }
-        let place = self.ends(lane).dest.real_place();
         selected
             .entries
             .into_iter()
-            .map(|entry| self.task(rule, place, entry))
+            .map(|entry| self.task(lane, entry))
             .collect()
     }
 
@@ -437,35 +484,45 @@ impl Run<'_> {
             .emit();
     }
 
-    fn say_skipped(&self, lane: &Lane<'_>, notes: &[(Name, String)], more: u64, delivered: u64) {
-        for (name, note) in notes {
+    /// Says what a listing left alone. A later listing of the same run sees it again, and says and
+    /// counts only what came on top.
+    fn say_left_alone(&self, lane: &Lane<'_>, round: &Round, first: bool) {
+        let young = round.skipped.len() as u64 + round.skipped_more;
+        let (new_young, new_delivered) = {
+            let mut progress = lock(&lane.progress);
+            let new_young = young.saturating_sub(progress.said_young);
+            let new_delivered = round.delivered.saturating_sub(progress.said_delivered);
+            progress.said_young += new_young;
+            progress.said_delivered += new_delivered;
+            (new_young, new_delivered)
+        };
+        let named = if first { round.skipped.as_slice() } else { &[] };
+        for (name, note) in named {
             let src = lane.rule.source.item(name);
             self.skip_line(lane, Level::Info)
                 .text("src", &src)
                 .text("reason", note)
                 .emit();
         }
-        if more > 0 {
-            let reason = format!("{more} more items are too young");
-            self.skip_line(lane, Level::Info)
-                .text("reason", &reason)
-                .emit();
+        for (count, what) in [
+            (new_young - named.len() as u64, "more items are too young"),
+            (new_delivered, "items are at the destination already"),
+        ] {
+            if count > 0 {
+                self.skip_line(lane, Level::Info)
+                    .text("reason", &format!("{count} {what}"))
+                    .emit();
+            }
         }
-        if delivered > 0 {
-            let reason = format!("{delivered} items are at the destination already");
-            self.skip_line(lane, Level::Info)
-                .text("reason", &reason)
-                .emit();
-        }
-        lock(&lane.tally).skipped += notes.len() as u64 + more + delivered;
+        lock(&lane.tally).skipped += new_young + new_delivered;
     }
 
-    /// Names the destination and claims it in `place`, the destination's real one; what is refused
-    /// here fails when its turn comes.
-    fn task(&self, rule: &Rule, place: &Place, entry: Entry) -> Task {
-        let dest = plan::destination(rule, &entry, self.world.instant).and_then(|name| {
+    /// Names the destination and claims it; what is refused here fails when its turn comes.
+    fn task(&self, lane: &Lane<'_>, entry: Entry) -> Task {
+        let (rule, resolved) = (lane.rule, &lane.opened().resolved);
+        let dest = plan::destination(resolved, &entry, self.world.instant).and_then(|name| {
             let source = rule.source.item(&entry.name);
-            match self.claims.claim(place, &name, &source) {
+            match self.claims.claim(&resolved.dest, &name, &source) {
                 Err(first) if rule.if_exists != IfExists::KeepBoth => {
                     let what = format!("bring to {}", rule.dest.item(&name));
                     let why = format!("{first} already goes there in this run");
@@ -605,9 +662,7 @@ impl Run<'_> {
                 self.count_failure(lane);
             }
         }
-        if lane.wants_rounds() {
-            lock(&lane.seen).insert(task.entry.name.clone());
-        }
+        lock(&lane.seen).insert(task.entry.name.clone());
     }
 
     fn pass_over(lane: &Lane<'_>) {
@@ -653,9 +708,7 @@ impl Run<'_> {
                 .text("dest", &lane.rule.dest.item(&dest))
                 .number("bytes", task.entry.size_bytes)
                 .emit();
-            if lane.wants_rounds() {
-                lock(&lane.seen).insert(task.entry.name);
-            }
+            lock(&lane.seen).insert(task.entry.name);
         }
     }
 
@@ -686,28 +739,33 @@ impl Run<'_> {
         tally_fields(line, &tally, started).emit();
     }
 
-    fn open<'l>(&self, lane: &'l Lane<'_>) -> Result<(&'l dyn Store, &'l dyn Store)> {
-        if lane.ends.get().is_none() {
+    fn open<'l>(&self, lane: &'l Lane<'_>) -> Result<&'l Opened> {
+        if lane.opened.get().is_none() {
             let rule = lane.rule;
-            let excluded = plan::dest_inside_source(rule).then_some(&rule.dest);
+            let resolved = Rule {
+                source: self.stores.resolve(&rule.source),
+                dest: self.stores.resolve(&rule.dest),
+                ..rule.clone()
+            };
+            let excluded = plan::dest_inside_source(&resolved).then_some(&resolved.dest);
             let source = self.stores.open(&rule.source, excluded)?;
             let dest = self.stores.open(&rule.dest, None)?;
             // Only one thread at a time owns a lane that is being listed.
-            let _ = lane.ends.set((source, dest));
+            let _ = lane.opened.set(Opened {
+                resolved,
+                source,
+                dest,
+            });
         }
-        let (source, dest) = lane.ends.get().expect("set above");
-        Ok((source.as_ref(), dest.as_ref()))
+        Ok(lane.opened())
     }
 
     fn ends<'l>(&'l self, lane: &'l Lane<'_>) -> Ends<'l> {
-        let (source, dest) = lane
-            .ends
-            .get()
-            .expect("a lane has tasks only once it was listed");
+        let opened = lane.opened();
         Ends {
-            rule: lane.rule,
-            source: source.as_ref(),
-            dest: dest.as_ref(),
+            rule: &opened.resolved,
+            source: opened.source.as_ref(),
+            dest: opened.dest.as_ref(),
             claims: &self.claims,
             context: self.world.context,
         }

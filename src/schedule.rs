@@ -21,8 +21,21 @@ struct State<T> {
     running: usize,
     limit: usize,
     workers: usize,
+    /// There is work, and no worker could be started.
+    unmanned: bool,
     halted: bool,
     hurried: bool,
+}
+
+/// What is left to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Lanes may still get tasks, or have some.
+    Tasks,
+    /// All was hurried and no task is left: only who still lists is at work, for nothing.
+    Listings,
+    /// Every lane is closed and empty.
+    Nothing,
 }
 
 struct Lane<T> {
@@ -67,6 +80,7 @@ impl<T> Schedule<T> {
             running: 0,
             limit,
             workers: 0,
+            unmanned: false,
             halted: false,
             hurried: false,
         };
@@ -101,13 +115,20 @@ impl<T> Schedule<T> {
         (more, empty)
     }
 
-    /// Takes back a worker that could not be started; says whether there is none at all.
-    pub fn worker_failed(&self) -> bool {
+    /// Takes back a worker that could not be started. Where that leaves none at all, whoever called
+    /// must ask [`enlist`](Self::enlist) once he has nothing else to do.
+    pub fn worker_failed(&self) {
         let mut state = self.lock();
         state.workers -= 1;
-        let none = state.workers == 0;
-        state.workers += usize::from(none);
-        none
+        state.unmanned = state.workers == 0;
+    }
+
+    /// Whether the caller is to be a worker, because none could be started; he counts as one then.
+    pub fn enlist(&self) -> bool {
+        let mut state = self.lock();
+        let wanted = std::mem::take(&mut state.unmanned) && state.workers == 0;
+        state.workers += usize::from(wanted);
+        wanted
     }
 
     /// The next task and its lane; waits for one. `None` when nothing is left and no lane is open.
@@ -118,7 +139,7 @@ impl<T> Schedule<T> {
             if let Some(found) = state.pick(now) {
                 return Some(found);
             }
-            if state.is_over() {
+            if state.left() == Left::Nothing {
                 drop(state);
                 self.changed.notify_all();
                 return None;
@@ -197,11 +218,11 @@ impl<T> Schedule<T> {
         self.halt();
     }
 
-    /// Whether every lane is closed and empty, or becomes so within `patience`.
-    pub fn is_over_within(&self, patience: Duration) -> bool {
-        let busy = |state: &mut State<T>| !state.is_over();
+    /// Waits for `patience`, or until something else than tasks is left; says what.
+    pub fn wait(&self, patience: Duration) -> Left {
+        let busy = |state: &mut State<T>| state.left() == Left::Tasks;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        waited.unwrap_or_else(PoisonError::into_inner).0.left()
     }
 
     /// Waits for `duration`, or until no new task may start.
@@ -235,8 +256,13 @@ impl<T> Lane<T> {
 }
 
 impl<T> State<T> {
-    fn is_over(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.is_empty() && !lane.open)
+    fn left(&self) -> Left {
+        let is_empty = self.lanes.iter().all(Lane::is_empty);
+        match (is_empty, self.lanes.iter().any(|lane| lane.open)) {
+            (true, false) => Left::Nothing,
+            (true, true) if self.hurried => Left::Listings,
+            _ => Left::Tasks,
+        }
     }
 
     fn pick(&mut self, now: Instant) -> Option<(usize, T)> {
@@ -381,6 +407,35 @@ mod tests {
         schedule.again(lane, task, Duration::from_secs(3600));
         schedule.hurry();
         assert_eq!(schedule.next(), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_stopped_run_waits_for_its_tasks_and_not_for_listings() {
+        let schedule = Schedule::new(1, [1, 1]);
+        let left = || schedule.wait(Duration::ZERO);
+        schedule.submit(0, [1, 2]);
+        assert_eq!(schedule.next(), Some((0, 1)));
+        schedule.halt();
+        assert_eq!(left(), Left::Tasks);
+        schedule.hurry();
+        assert_eq!(left(), Left::Tasks);
+        assert!(schedule.finish(0));
+        assert_eq!(left(), Left::Listings);
+        schedule.close(0);
+        schedule.close(1);
+        assert_eq!(left(), Left::Nothing);
+    }
+
+    #[test]
+    fn whoever_could_start_no_worker_becomes_one() {
+        let schedule = Schedule::new(3, [3]);
+        assert!(!schedule.enlist(), "there is nothing to do yet");
+        assert_eq!(schedule.submit(0, [1, 2]).0, 2);
+        schedule.worker_failed();
+        assert!(!schedule.enlist(), "there is another one");
+        schedule.worker_failed();
+        assert!(schedule.enlist());
+        assert!(!schedule.enlist(), "one is enough");
     }
 
     #[test]

@@ -25,7 +25,7 @@ const NUMBERED_MAX: u32 = 10_000;
 
 /// The two ends of a rule and what all its items share.
 pub struct Ends<'a> {
-    /// The rule.
+    /// The rule, with the links on the paths of its places resolved.
     pub rule: &'a Rule,
     /// Where it takes from.
     pub source: &'a dyn Store,
@@ -333,7 +333,7 @@ fn publish_numbered(
         };
         if ends
             .claims
-            .claim(ends.dest.real_place(), &name, source)
+            .claim(&ends.rule.dest, &name, source)
             .is_err_and(|first| first != source)
         {
             continue;

@@ -121,17 +121,36 @@ fn a_beside_a_slash_b_fails_one_of_them_and_loses_none() {
 }
 
 #[test]
-fn an_item_whose_name_is_a_directory_at_the_destination_fails() {
+fn a_key_beside_keys_below_it_goes_first_and_what_is_below_then_fails() {
     let sandbox = Sandbox::new();
-    sandbox.bucket().put("in/a", "1");
-    sandbox.write("out/a/b", "2");
+    sandbox.bucket().put("in/a", "the key");
+    sandbox.bucket().put("in/a/b", "below");
     sandbox.rule("r", &ends((End::S3, End::File)));
-    sandbox
-        .run()
-        .fails()
-        .says("failed", &["base/out/a", "directory"]);
-    assert_eq!(sandbox.files("out"), tree(&[("a/b", "2")]));
-    assert_eq!(sandbox.bucket().keys(), ["in/a"]);
+    sandbox.run().exits(0);
+    assert_eq!(sandbox.files("out"), tree(&[("a", "the key")]));
+    sandbox.run().fails().says("failed", &["in/a/b"]);
+    assert_eq!(sandbox.files("out"), tree(&[("a", "the key")]));
+    assert_eq!(sandbox.bucket().tree("in/"), tree(&[("a/b", "below")]));
+}
+
+#[test]
+fn an_item_whose_name_is_a_directory_at_the_destination_fails() {
+    for from in [End::S3, End::File] {
+        for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
+            for mode in ["move", "copy"] {
+                let sandbox = Sandbox::new();
+                sandbox.fill(from, "in", &tree(&[("a", "1")]));
+                sandbox.write("out/a/b", "2");
+                let keys = format!("if_exists: {if_exists}, mode: {mode}, retries: 1");
+                sandbox.rule("r", &format!("{}, {keys}", ends((from, End::File))));
+                let run = sandbox.run();
+                run.fails().says("failed", &["base/out/a", "directory"]);
+                assert!(run.of("retry").is_empty(), "no repeat can mend it");
+                assert_eq!(sandbox.files("out"), tree(&[("a/b", "2")]));
+                assert_eq!(sandbox.at_end(from, "in"), tree(&[("a", "1")]));
+            }
+        }
+    }
 }
 
 #[test]
@@ -362,6 +381,27 @@ fn items_of_two_rules_that_land_on_one_name_collide_too() {
     }
     sandbox.run().fails();
     assert_eq!(sandbox.files("out").len(), 1);
+    let all = ["out", "one", "two"].map(|path| sandbox.files(path));
+    let all: Vec<_> = all.iter().flat_map(|tree| tree.0.values()).collect();
+    assert_eq!(all.len(), 2, "nothing is lost: {all:?}");
+}
+
+#[test]
+fn items_collide_too_where_a_link_makes_two_destinations_one() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("one/a", "1");
+    sandbox.write("two/a", "2");
+    sandbox.mkdir("out");
+    std::os::unix::fs::symlink("out", sandbox.base().join("link")).unwrap();
+    sandbox.default("exit_on_first_failure: false");
+    for (rule, dest) in [("one", "out/x"), ("two", "link/x")] {
+        let src = format!("src: {{type: file, path: {rule}}}");
+        sandbox.rule(rule, &format!("{src}, dest: {{type: file, path: {dest}}}"));
+    }
+    sandbox
+        .run()
+        .fails()
+        .says("failed", &["already goes there"]);
     let all = ["out", "one", "two"].map(|path| sandbox.files(path));
     let all: Vec<_> = all.iter().flat_map(|tree| tree.0.values()).collect();
     assert_eq!(all.len(), 2, "nothing is lost: {all:?}");

@@ -130,6 +130,84 @@ fn copying_with_skip_progresses_in_portions() {
 }
 
 #[test]
+fn what_skip_passes_over_makes_room_for_the_items_behind_it() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
+        sandbox.fill(direction.0, "in", &items);
+        let blocked = tree(&[("a", "old"), ("b", "old")]);
+        sandbox.fill(direction.1, "out", &blocked);
+        let rule = format!("{}, if_exists: skip, max_items: 1", ends(direction));
+        sandbox.rule("r", &rule);
+        let run = sandbox.run();
+        run.succeeds()
+            .logs("rule_done", &[("moved", "1"), ("skipped", "2")]);
+        assert_eq!(run.of("skipped").len(), 2, "{run:?}");
+        assert_eq!(run.of("rule_start").len(), 1, "{run:?}");
+        let out = sandbox.at_end(direction.1, "out");
+        assert_eq!(out.names(), ["a", "b", "c"], "{direction:?}");
+        sandbox.run().succeeds();
+        let left = sandbox.at_end(direction.0, "in");
+        assert_eq!(left.names(), ["a", "b"], "{direction:?}");
+    }
+}
+
+#[test]
+fn a_second_look_at_a_source_repeats_no_note_and_counts_nothing_twice() {
+    let sandbox = Sandbox::without_minio();
+    let old = Duration::from_secs(600);
+    sandbox.write_aged("in/a-locked", "1", old * 3);
+    sandbox.write_aged("in/b", "1", old * 2);
+    sandbox.write("in/young", "1");
+    let lock = Lock::on(&sandbox.base().join("in/a-locked"));
+    let keys = "min_age_seconds: 300, max_items: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::File))));
+    let run = sandbox.run();
+    lock.release();
+    run.succeeds()
+        .logs("rule_done", &[("moved", "1"), ("skipped", "2")]);
+    assert_eq!(run.of("skipped").len(), 2, "{run:?}");
+}
+
+#[test]
+fn what_somebody_else_takes_from_a_copying_rule_fails_no_other_item() {
+    for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
+        sandbox.fill(End::S3, "in", &items);
+        let bucket = sandbox.bucket().clone();
+        let vanish = Fault::before(move || bucket.delete("in/b"));
+        proxy.fault(When::op(Op::Get).key("in/b"), vanish);
+        let keys = format!("mode: copy, max_items: 2, if_exists: {if_exists}");
+        sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+        let run = sandbox.run();
+        run.succeeds()
+            .logs("rule_done", &[("copied", "2"), ("skipped", "1")]);
+        assert_eq!(sandbox.files("out").names(), ["a", "c"], "{if_exists}");
+    }
+}
+
+#[test]
+fn what_was_copied_before_is_counted_once_though_the_source_is_looked_at_twice() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]);
+    sandbox.fill(End::S3, "in", &items);
+    sandbox.fill(End::File, "out", &tree(&[("a", "1"), ("d", "4")]));
+    let bucket = sandbox.bucket().clone();
+    let vanish = Fault::before(move || bucket.delete("in/b"));
+    proxy.fault(When::op(Op::Get).key("in/b"), vanish);
+    let keys = "mode: copy, if_exists: skip, max_items: 2, concurrency: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    let run = sandbox.run();
+    run.succeeds()
+        .logs("rule_done", &[("copied", "2"), ("skipped", "3")]);
+    let out = sandbox.files("out");
+    assert_eq!(out.names(), ["a", "c", "d", "e"], "a, d before, b gone");
+}
+
+#[test]
 fn what_appears_at_the_last_moment_is_not_replaced() {
     for if_exists in ["fail", "skip"] {
         let sandbox = Sandbox::new();
@@ -167,6 +245,41 @@ fn what_appears_at_the_last_moment_is_not_replaced() {
 }
 
 #[test]
+fn keep_both_goes_on_to_the_next_name_where_one_is_taken_at_the_last_moment() {
+    for size_bytes in [10, 17 << 20] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.write("in/a.edi", vec![1; size_bytes]);
+        let bucket = sandbox.bucket().clone();
+        let rival = Fault::before(move || bucket.put("out/a.edi", "theirs"));
+        let last = if size_bytes > 100 {
+            Op::CompleteUpload
+        } else {
+            Op::Put
+        };
+        proxy.fault(When::op(last).key("out/a.edi"), rival);
+        let keys = "if_exists: keep_both";
+        sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::S3))));
+        sandbox.run().succeeds();
+        assert_eq!(sandbox.bucket().get("out/a.edi").body, b"theirs");
+        let ours = sandbox.bucket().get("out/a-1.edi").body;
+        assert_eq!(ours.len(), size_bytes);
+        assert!(sandbox.files("in").is_empty());
+    }
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a.edi", "ours");
+    let path = sandbox.mkdir("out").join("a.edi");
+    let rival = Fault::after(move || fs::write(&path, "theirs").unwrap());
+    proxy.fault(When::op(Op::Get), rival);
+    let keys = "if_exists: keep_both";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    sandbox.run().succeeds();
+    let expected = tree(&[("a.edi", "theirs"), ("a-1.edi", "ours")]);
+    assert_eq!(sandbox.files("out"), expected);
+}
+
+#[test]
 fn a_file_that_is_too_young_is_left_for_a_later_run() {
     let sandbox = Sandbox::without_minio();
     sandbox.write_aged("in/old", "1", Duration::from_secs(600));
@@ -181,6 +294,24 @@ fn a_file_that_is_too_young_is_left_for_a_later_run() {
     assert_eq!(sandbox.files("out").names(), ["old"]);
     assert_eq!(sandbox.files("in").names(), ["young"]);
     assert!(run.one("rule_start").number("oldest_age_seconds") >= 600);
+}
+
+#[test]
+fn a_file_that_became_too_young_since_it_was_listed_is_left() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let old = Duration::from_secs(600);
+    sandbox.write_aged("in/a", "1", old * 2);
+    sandbox.write_aged("in/b", "half", old);
+    sandbox.write_aged("in/c", "3", old);
+    let second = sandbox.base().join("in/b");
+    let append = Fault::after(move || fs::write(&second, "half and more").unwrap());
+    proxy.fault(When::op(Op::Put).key("out/a"), append);
+    let keys = "min_age_seconds: 300, max_items: 2, concurrency: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::S3))));
+    let run = sandbox.run();
+    run.succeeds().says("skipped", &["in/b", "300 s old"]);
+    assert_eq!(sandbox.bucket().keys(), ["out/a", "out/c"], "not counted");
 }
 
 #[test]

@@ -306,6 +306,35 @@ fn a_destination_that_a_link_makes_the_source_loses_nothing() {
 }
 
 #[test]
+fn what_lies_under_a_destination_that_a_link_puts_inside_the_source_is_left_alone() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("in/a", "1");
+    sandbox.write("in/sub/b", "2");
+    sandbox.mkdir("in/done");
+    symlink("in/done", sandbox.base().join("out")).unwrap();
+    let src = "{type: file, path: in, recursive: true}";
+    sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+    for _ in 0..2 {
+        sandbox.run().succeeds();
+        let expected = tree(&[("done/a", "1"), ("done/sub/b", "2")]);
+        assert_eq!(sandbox.files("in"), expected);
+    }
+}
+
+#[test]
+fn an_item_that_would_land_among_its_own_sources_by_way_of_a_link_fails() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.fill(End::File, "in", &tree(&[("a/a/x", "one"), ("a/x", "two")]));
+    symlink("in", sandbox.base().join("out")).unwrap();
+    sandbox.default("exit_on_first_failure: false");
+    let src = "{type: file, path: in/a, recursive: true}";
+    sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+    sandbox.run().fails().says("failed", &["in/a/a/x"]);
+    let after = sandbox.files("in");
+    assert_eq!(after, tree(&[("a/a/x", "one"), ("x", "two")]));
+}
+
+#[test]
 fn a_destination_that_is_a_hard_link_of_the_source_loses_nothing() {
     for if_exists in ["overwrite", "fail", "keep_both", "skip"] {
         let sandbox = Sandbox::without_minio();
@@ -463,4 +492,21 @@ fn a_repeated_removal_looks_again_at_what_it_removes() {
     sandbox.run().exits(0);
     assert_eq!(sandbox.files("out"), tree(&[("a", "first")]));
     assert_eq!(sandbox.bucket().get("in/a").body, b"second");
+}
+
+/// The limit of threads that a pod can have: whoever lists must do the moving then.
+#[test]
+fn a_process_that_may_start_no_thread_moves_everything_all_the_same() {
+    let sandbox = Sandbox::without_minio();
+    for rule in ["r", "s", "t"] {
+        sandbox.write(format!("in/{rule}/a"), "1");
+        let src = format!("src: {{type: file, path: in/{rule}}}");
+        let dest = format!("dest: {{type: file, path: out/{rule}}}");
+        sandbox.rule(rule, &format!("{src}, {dest}"));
+    }
+    // One thread is the program, the other listens for signals.
+    sandbox.threads_at_most(2);
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files("out").names(), ["r/a", "s/a", "t/a"]);
+    assert!(sandbox.files("in").is_empty());
 }

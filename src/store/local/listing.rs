@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, fstat, statat};
 use rustix::io::Errno;
 
-use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below, shown};
+use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below, real_path, shown};
 use crate::context::Stop;
 use crate::error::Result;
 use crate::object::{Entry, Name};
@@ -71,6 +71,7 @@ impl Excluded {
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => return Err(fault("look at", path, error)),
         };
+        let (path, root) = (real_path(path), real_path(root));
         let below = path.strip_prefix(root).ok();
         let dirs = below.map(|below| [below.as_os_str().as_bytes(), b"/"].concat());
         Ok(Self { identity, dirs })

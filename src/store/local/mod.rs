@@ -9,26 +9,28 @@
 //! - No lock is ever taken, no owner, mode or time of a file changed.
 //!
 //! How it is divided: `tree` finds and opens what a name means and words what went wrong, `listing`
-//! walks directories, `publish` makes directories and files. What Bots does in the same
-//! directories: it appends to final names without a sync, under an exclusive `lockf` where
-//! 'system locks' is on.
+//! walks directories, `publish` makes directories and files, `probe` tries it all out before a run.
+//! What Bots does in the same directories: it appends to final names without a sync, under an
+//! exclusive `lockf` where 'system locks' is on.
 
 mod listing;
+mod probe;
 mod publish;
 mod tree;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
+pub use self::probe::free_space;
 use self::publish::Visited;
 use self::tree::{At, Stat, again, fault, fault_at};
 use crate::context::Context;
@@ -45,7 +47,6 @@ pub struct LocalStore {
     excluded: Option<PathBuf>,
     context: Arc<Context>,
     visited: Visited,
-    real: OnceLock<Place>,
 }
 
 impl LocalStore {
@@ -67,7 +68,17 @@ impl LocalStore {
             excluded,
             context,
             visited: Visited::default(),
-            real: OnceLock::new(),
+        }
+    }
+
+    /// The place with the links on its own path resolved, as far as it exists.
+    pub fn resolve(place: &Place) -> Place {
+        match place {
+            Place::File { path, base } => Place::File {
+                path: tree::real_path(path),
+                base: base.clone(),
+            },
+            other @ Place::S3 { .. } => other.clone(),
         }
     }
 
@@ -248,13 +259,6 @@ impl Store for LocalStore {
         Ok(listed)
     }
 
-    fn real_place(&self) -> &Place {
-        self.real.get_or_init(|| Place::File {
-            path: real_path(&self.path),
-            base: None,
-        })
-    }
-
     fn directory_id(&self) -> Result<Option<(u64, u64)>> {
         match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
             Ok(stat) => Ok(Some(stat.identity())),
@@ -280,17 +284,21 @@ impl Store for LocalStore {
         })
     }
 
-    /// What has the name, of whatever type: a directory or a link has a device and an inode, too.
-    /// `None` also where a directory on the way is missing or is none.
+    /// What has the name: a link has a device and an inode, too. `None` also where a directory on
+    /// the way is missing or is none.
+    ///
+    /// Fails with `Invalid` where a directory has the name: it is no item, and in the way of one.
     fn look(&self, name: &Name) -> Result<Option<Version>> {
         again(|| {
             let Some(at) = At::find(&self.path, name)? else {
                 return Ok(None);
             };
+            let fail = |error: Errno| fault_at("look at", &self.place, name, error);
             match statat(at.dir(), at.path(), AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+                Ok(stat) if stat.is_directory() => Err(fail(Errno::ISDIR)),
                 Ok(stat) => Ok(Some(stat.version())),
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-                Err(error) => Err(fault_at("look at", &self.place, name, error)),
+                Err(error) => Err(fail(error)),
             }
         })
     }
@@ -323,7 +331,11 @@ impl Store for LocalStore {
     }
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
-        again(|| self.remove_once(name, version))
+        let removed = again(|| self.remove_once(name, version))?;
+        if removed == Removed::Done {
+            self.sweep_source_once(name);
+        }
+        Ok(removed)
     }
 }
 
@@ -337,15 +349,6 @@ fn exclusive_lock(file: &File) -> Option<u32> {
     let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
     let pid = holder.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     Some(u32::try_from(pid).unwrap_or(0))
-}
-
-/// The path without links, as far as it exists.
-fn real_path(path: &Path) -> PathBuf {
-    let known = path.ancestors().find_map(|known| {
-        let rest = path.strip_prefix(known).ok()?;
-        Some(fs::canonicalize(known).ok()?.join(rest))
-    });
-    known.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// A buffer for one chunk; no more than an item of this length needs.

@@ -92,6 +92,17 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
     Ok(dir)
 }
 
+/// The path with the links on it resolved, as far as it exists: two paths may lead to one place.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|ancestor| {
+        let real = ancestor.canonicalize().ok()?;
+        let missing = path.strip_prefix(ancestor).expect("of its ancestors");
+        // Not `join`, which leaves a `/` behind a path that exists whole.
+        Some(real.iter().chain(missing).collect())
+    });
+    existing.unwrap_or_else(|| path.to_path_buf())
+}
+
 /// The path of `dirs` below `root`: for error texts and as a key, never to go by.
 pub(super) fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
     let dirs = dirs.strip_suffix(b"/").unwrap_or(dirs);
@@ -135,6 +146,16 @@ impl Stat {
 
     pub(super) fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.0.st_mode)
+    }
+
+    /// The numbers of user and group.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        (self.0.st_uid, self.0.st_gid)
+    }
+
+    /// The bits that `chmod` sets.
+    pub(super) fn permissions(&self) -> u32 {
+        self.0.st_mode & 0o7777
     }
 
     /// Device and inode.

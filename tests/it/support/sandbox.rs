@@ -25,6 +25,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_bots-mover");
 /// Whom the program runs as where a test is about rights and we are root.
 const NOBODY: u32 = 1000;
 
+/// The same where nobody else may be this user.
+const LONER: u32 = 4711;
+
 pub(crate) struct Sandbox {
     directory: TempDir,
     minio: Cell<Option<&'static Minio>>,
@@ -32,7 +35,7 @@ pub(crate) struct Sandbox {
     defaults: RefCell<Vec<String>>,
     rules: RefCell<Vec<String>>,
     env: RefCell<BTreeMap<String, OsString>>,
-    unprivileged: Cell<bool>,
+    unprivileged: Cell<Option<u32>>,
     launcher: RefCell<Vec<OsString>>,
     story: RefCell<String>,
 }
@@ -193,9 +196,13 @@ impl Sandbox {
 
     /// The runs to come have the rights of an ordinary user, whom everything made so far is given.
     pub(crate) fn unprivileged(&self) -> &Self {
+        self.unprivileged_as(NOBODY)
+    }
+
+    fn unprivileged_as(&self, user: u32) -> &Self {
         if rustix::process::geteuid().is_root() {
-            self.unprivileged.set(true);
-            give_away(self.directory.path());
+            self.unprivileged.set(Some(user));
+            give_away(self.directory.path(), user);
         }
         self
     }
@@ -216,6 +223,16 @@ impl Sandbox {
         // The signal is ignored so that the write fails in place of the process.
         let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
         self.launch_through(&["sh", "-c", script, blocks])
+    }
+
+    /// The runs to come may have so many threads. The limit counts all that a user runs, so it is a
+    /// user of no other test.
+    pub(crate) fn threads_at_most(&self, threads: u32) -> &Self {
+        if !rustix::process::geteuid().is_root() {
+            self.launch_through(&["unshare", "--map-current-user"]);
+        }
+        self.launch_through(&["prlimit", &format!("--nproc={threads}")]);
+        self.unprivileged_as(LONER)
     }
 
     /// These words stand before the program in the runs to come.
@@ -320,6 +337,23 @@ impl Sandbox {
         self.call_with_stdin(args, "")
     }
 
+    /// What a line of shell prints on both streams, with the program on its `PATH`.
+    pub(crate) fn shell(&self, line: &str) -> String {
+        let folder = Path::new(PROGRAM)
+            .parent()
+            .expect("the program lies in a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("exec 2>&1; {line}")])
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.env.borrow().iter())
+            .env("PATH", format!("{}:{path}", folder.display()))
+            .output()
+            .expect("sh can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub(crate) fn call_with_stdin<A: AsRef<OsStr>>(&self, args: &[A], stdin: &str) -> Run {
         let mut call = self.bare_call(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
         call.stdin = stdin.into();
@@ -346,8 +380,8 @@ impl Sandbox {
             launcher: self.launcher.borrow().clone(),
             ..Call::default()
         };
-        if self.unprivileged.get() {
-            let user = NOBODY.to_string();
+        if let Some(user) = self.unprivileged.get() {
+            let user = user.to_string();
             let words = [
                 "setpriv",
                 "--reuid",
@@ -431,11 +465,11 @@ pub(crate) fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set the mode");
 }
 
-fn give_away(path: &Path) {
-    chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
+fn give_away(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).expect("root may give files away");
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).expect("read our own directory") {
-            give_away(&entry.expect("an entry").path());
+            give_away(&entry.expect("an entry").path(), user);
         }
     }
 }
