@@ -479,6 +479,21 @@ fn a_file_that_becomes_a_link_is_not_followed() {
     assert!(sandbox.base().join("in/b").is_symlink());
 }
 
+/// A removal that is repeated could meet what somebody put there after the first one acted.
+#[test]
+fn a_repeated_removal_looks_again_at_what_it_removes() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "first");
+    let bucket = sandbox.bucket().clone();
+    let replace = Fault::lose_answer_after(move || bucket.put("in/a", "second"));
+    proxy.fault(When::op(Op::Delete), replace);
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox.run().exits(0);
+    assert_eq!(sandbox.files("out"), tree(&[("a", "first")]));
+    assert_eq!(sandbox.bucket().get("in/a").body, b"second");
+}
+
 /// The limit of threads that a pod can have: whoever lists must do the moving then.
 #[test]
 fn a_process_that_may_start_no_thread_moves_everything_all_the_same() {

@@ -20,8 +20,7 @@ fn an_item_in_flight_finishes_and_no_other_begins() {
         sandbox.rule("r", &format!("{}, concurrency: 1", ends(S3_TO_FILE)));
         let running = sandbox.start();
         gate.wait_for_arrivals(1);
-        running.signal(signal);
-        running.wait_for_delivery();
+        running.signal_heard(signal);
         gate.open();
         let run = sandbox.finish(running);
         run.exits(code).logs("run_done", &[]);
@@ -111,8 +110,7 @@ fn a_second_signal_exits_at_once() {
     sandbox.rule("r", &ends(S3_TO_FILE));
     let running = sandbox.start();
     gate.wait_for_arrivals(1);
-    running.signal(Signal::TERM);
-    running.wait_for_delivery();
+    running.signal_heard(Signal::TERM);
     let start = Instant::now();
     running.signal(Signal::TERM);
     let run = sandbox.finish(running);

@@ -238,7 +238,7 @@ fn lost_answer_to_a_completion_is_found_out() {
 }
 
 #[test]
-fn lost_answer_to_a_delete_is_repeated() {
+fn lost_answer_to_a_delete_is_looked_into() {
     let sandbox = Sandbox::new();
     sandbox.put_raw("a", b"x", &[]);
     let (store, proxy) = sandbox.behind(|number, _| match number {
@@ -248,7 +248,8 @@ fn lost_answer_to_a_delete_is_repeated() {
     let version = store.look(&name("a")).unwrap().unwrap();
     assert_eq!(store.remove(&name("a"), &version).unwrap(), Removed::Done);
     let requests = proxy.requests();
-    assert!(requests[2].starts_with("DELETE ") && requests[3].starts_with("DELETE "));
+    assert!(requests[2].starts_with("DELETE ") && requests[3].starts_with("HEAD "));
+    assert_eq!(requests.len(), 4, "{requests:#?}");
     assert_eq!(sandbox.head_raw("a"), None);
 }
 

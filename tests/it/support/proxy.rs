@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     ResetBefore,
     /// The server acts, and its answer is lost.
     LoseAnswer,
+    /// The server acts, this happens, and the answer is lost.
+    LoseAnswerAfter(Hook),
     /// The answer ends after so many bytes of its body.
     Truncate(usize),
     /// The connection is reset after so many bytes of the answer's body.
@@ -321,6 +323,10 @@ impl Fault {
         Self::After(Arc::new(hook))
     }
 
+    pub(crate) fn lose_answer_after(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::LoseAnswerAfter(Arc::new(hook))
+    }
+
     pub(crate) fn bend(bend: impl Fn(&mut Answer) + Send + Sync + 'static) -> Self {
         Self::Bend(Arc::new(bend))
     }
@@ -422,6 +428,10 @@ fn answer(
     let mut answer = request.forward(&shared.upstream)?;
     match fault {
         Some(Fault::LoseAnswer) => return Ok(false),
+        Some(Fault::LoseAnswerAfter(hook)) => {
+            hook();
+            return Ok(false);
+        }
         Some(Fault::After(hook)) => hook(),
         Some(Fault::Bend(bend)) => bend(&mut answer),
         Some(Fault::CorruptAnswer(at)) => answer.body[*at] ^= 1,
@@ -662,6 +672,7 @@ impl fmt::Debug for Fault {
             Self::CloseBefore => f.write_str("CloseBefore"),
             Self::ResetBefore => f.write_str("ResetBefore"),
             Self::LoseAnswer => f.write_str("LoseAnswer"),
+            Self::LoseAnswerAfter(_) => f.write_str("LoseAnswerAfter"),
             Self::Truncate(bytes) => write!(f, "Truncate({bytes})"),
             Self::Reset(bytes) => write!(f, "Reset({bytes})"),
             Self::Stall(bytes, _) => write!(f, "Stall({bytes})"),
