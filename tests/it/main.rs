@@ -10,6 +10,7 @@
 
 mod command_line;
 mod config;
+mod connection;
 mod docs;
 mod engine;
 mod faults;
