@@ -73,7 +73,8 @@ fn credentials_with_a_session_token_work() {
     sandbox.run().fails();
 }
 
-/// Credentials for a while: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+/// Credentials for a while.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 fn assume_role(minio: &Minio) -> (String, String, String) {
     let body = "Action=AssumeRole&Version=2011-06-15&DurationSeconds=900";
     let now = jiff::Timestamp::now();
