@@ -13,6 +13,9 @@ readonly size_limit_bytes=4000000
 # The MinIO that the tests are written against.
 readonly minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 readonly minio_module="github.com/minio/minio@$minio_version"
+# The tests of kube/ need both; the first only where no kubectl is new enough.
+readonly kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+readonly kubernetes_validate=kubernetes-validate==1.37.0
 readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
 minio=""
 steps_done=0
@@ -134,7 +137,9 @@ run_tests() {
     step "the binary is static and small" check_binary
     step "no async runtime among the dependencies" check_dependencies
     step "MinIO $minio_version" need_minio
-    step "tests: cargo test" cargo test --locked
+    step "kustomize" need_kustomize
+    step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
+    step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
     printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
 }
@@ -144,6 +149,12 @@ step() {
     printf '\n==== %d. %s\n' "$((++steps_done))" "$title"
     "${@:2}"
     printf '==== %d. done in %d s\n' "$steps_done" "$((SECONDS - started))"
+}
+
+# Some tests watch system calls, or kill the program at one of them.
+run_cargo_tests() {
+    has strace || apt_install strace || fail "strace is missing: apt-get install strace"
+    cargo test --locked
 }
 
 check_format() {
@@ -246,6 +257,36 @@ need_minio() {
         echo "build.sh: warning: $minio is not $minio_version; results may differ" >&2
     echo "MinIO: $minio"
     PATH="$(dirname "$minio"):$PATH"
+}
+
+# kubectl of Kubernetes 1.29 or newer will do; Debian's own is too old to know components.
+need_kustomize() {
+    local folder
+    folder="$(realpath --canonicalize-missing "$tools_dir")/kustomize"
+    if has kubectl && kubectl kustomize kube/job >/dev/null 2>&1; then
+        echo "kubectl kustomize: $(command -v kubectl)"
+        return
+    fi
+    if ! has kustomize || ! kustomize build kube/job >/dev/null 2>&1; then
+        [[ -x "$folder/kustomize" ]] || GOBIN="$folder" go install "$kustomize_module" ||
+            fail "kubectl or kustomize is missing; with Go: go install $kustomize_module"
+        PATH="$folder:$PATH"
+    fi
+    echo "kustomize: $(command -v kustomize)"
+}
+
+# Puts it where the tests look for it.
+need_kubernetes_validate() {
+    local folder
+    folder="$(realpath --canonicalize-missing "$tools_dir")/kubernetes-validate"
+    if ! "$folder/bin/pip" freeze 2>/dev/null |
+        grep --quiet --line-regexp --fixed-strings "$kubernetes_validate"; then
+        python3 -m venv "$folder" || { apt_install python3-venv && python3 -m venv "$folder"; } ||
+            fail "python3 with venv is missing: apt-get install python3-venv"
+        "$folder/bin/pip" install --quiet --only-binary :all: "$kubernetes_validate" ||
+            fail "pip cannot install $kubernetes_validate"
+    fi
+    echo "kubernetes-validate: $folder"
 }
 
 # There is no image of this version; an image of Go compiles it.

@@ -36,7 +36,7 @@
 //! | `start` | arguments, environment and config to a run |
 //! | `cli` | the command line and `--help` |
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
-//! | `check`, `explain` | what an operator asks before a run |
+//! | `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
 //! | `run` | the shell: listers, workers, and every event's line |
 //! | `schedule` | who works on what next: fairness, order, waits, halts |
@@ -60,6 +60,8 @@ pub mod cli;
 pub mod signal;
 
 pub mod check;
+
+pub mod connect;
 
 pub mod explain;
 

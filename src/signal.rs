@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(14);
 /// How long broken-off items may take to roll back before the process ends without them.
 const ROLLBACK: Duration = Duration::from_secs(5);
 
+/// How long those who hold the end off may do so: a probe file is removed in far less.
+const UNDO: Duration = Duration::from_secs(1);
+
 /// Starts to listen. `at_the_end` is run when the time is up, right before the process ends.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub fn watch(
     std::thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             let Some(at_the_end) = at_the_end.take() else {
-                std::process::exit(128 + signal);
+                end(&context, signal);
             };
             context.stop.request(signal);
             let context = Arc::clone(&context);
@@ -42,7 +45,7 @@ pub fn watch(
                 context.stop.cancel();
                 std::thread::sleep(ROLLBACK);
                 at_the_end(signal);
-                std::process::exit(128 + signal);
+                end(&context, signal);
             });
             if timer.is_err() {
                 std::process::exit(128 + signal);
@@ -50,4 +53,10 @@ pub fn watch(
         }
     })?;
     Ok(())
+}
+
+/// Ends the process; only what takes milliseconds may finish.
+fn end(context: &Context, signal: i32) -> ! {
+    context.stop.wait_for_holders(UNDO);
+    std::process::exit(128 + signal);
 }

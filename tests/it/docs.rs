@@ -90,15 +90,6 @@ fn every_config_in_the_documents_is_accepted() {
 }
 
 #[test]
-fn the_config_for_kubernetes_is_accepted() {
-    let sandbox = Sandbox::without_minio();
-    let config = root().join("kube/base/config.yaml");
-    sandbox
-        .call(&["check", "--config", config.to_str().unwrap()])
-        .exits(0);
-}
-
-#[test]
 fn every_log_line_in_the_documents_is_one() {
     let mut seen = 0;
     for block in blocks("text") {
@@ -116,6 +107,42 @@ fn every_log_line_in_the_documents_is_one() {
         }
     }
     assert!(seen > 0, "the README shows a log");
+}
+
+/// Each `$` line is run, in one directory, and what it prints is held against what follows it; `…`
+/// stands for any text.
+#[test]
+fn the_sessions_in_the_documents_go_as_they_are_told() {
+    let mut commands = 0;
+    for block in blocks("console") {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/x12/850/po1.edi", "ISA*00~");
+        let text = block
+            .text
+            .replace("/home/bots/.bots", sandbox.base().to_str().unwrap())
+            .replace("s3://edi/", &format!("s3://{}/", sandbox.bucket().name()))
+            .replace(
+                "bucket: edi",
+                &format!("bucket: {}", sandbox.bucket().name()),
+            );
+        for step in text.split("$ ").skip(1) {
+            let (command, expected) = step.split_once('\n').unwrap();
+            if let Some(file) = command.strip_prefix("cat ") {
+                fs::write(sandbox.path(file), expected).unwrap();
+                continue;
+            }
+            let printed = sandbox.shell(command);
+            let pattern = regex::escape(expected).replace('…', ".*");
+            let pattern = regex::Regex::new(&format!("^{pattern}$")).unwrap();
+            assert!(
+                pattern.is_match(&printed),
+                "{}: {command}\n--- expected\n{expected}--- printed\n{printed}",
+                block.place()
+            );
+            commands += 1;
+        }
+    }
+    assert!(commands >= 6, "the README has a session");
 }
 
 #[test]

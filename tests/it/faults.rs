@@ -692,3 +692,30 @@ fn an_endpoint_without_a_scheme_and_values_with_line_ends_work() {
     sandbox.run().succeeds();
     assert_eq!(sandbox.files("out").len(), 1);
 }
+
+#[test]
+fn a_server_that_takes_no_connection_is_waited_for_no_longer_than_allowed() {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let server = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&server, &any).unwrap();
+    listen(&server, 0).unwrap();
+    let address: std::net::SocketAddr = getsockname(&server).unwrap().try_into().unwrap();
+    // Its queue has room for one; whoever comes then gets no answer.
+    let _waiting = std::net::TcpStream::connect(address).unwrap();
+
+    let sandbox = Sandbox::new();
+    sandbox
+        .env("MINIO_ENDPOINT", address.to_string())
+        .env("MINIO_CONNECT_TIMEOUT", "1");
+    sandbox.write("in/a", "1");
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    let run = sandbox.run();
+    run.fails().says("failed", &[&address.to_string()]);
+    assert!(
+        run.elapsed >= Duration::from_millis(900),
+        "{:?}",
+        run.elapsed
+    );
+    assert!(run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
+}

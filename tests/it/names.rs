@@ -482,3 +482,43 @@ fn under_keep_both_the_second_of_a_run_takes_the_next_free_name() {
         assert!(sandbox.at_end(direction.0, "in").is_empty());
     }
 }
+
+#[test]
+fn one_destination_is_one_however_it_is_written() {
+    let collide = |sandbox: &Sandbox, one: &str, two: &str| {
+        sandbox.default("exit_on_first_failure: false");
+        sandbox.rule("one", one);
+        sandbox.rule("two", two);
+        let run = sandbox.run();
+        run.fails()
+            .logs("run_done", &[("moved", "1"), ("failed", "1")]);
+    };
+    // A longer prefix with a shorter name.
+    for end in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        sandbox.fill(end, "one", &tree(&[("sub/a", "1")]));
+        sandbox.fill(end, "two", &tree(&[("a", "2")]));
+        let source = end.at("one").replace('}', ", recursive: true}");
+        let one = format!("src: {source}, dest: {}", end.at("out"));
+        let two = format!("src: {}, dest: {}", end.at("two"), end.at("out/sub"));
+        collide(&sandbox, &one, &two);
+        let left = [
+            sandbox.at_end(end, "one").len(),
+            sandbox.at_end(end, "two").len(),
+        ];
+        assert_eq!(
+            (sandbox.at_end(end, "out").len(), left.iter().sum::<usize>()),
+            (1, 1)
+        );
+    }
+    // Two paths to one directory.
+    let sandbox = Sandbox::without_minio();
+    sandbox.write("one/a", "1");
+    sandbox.write("two/a", "2");
+    std::os::unix::fs::symlink(sandbox.mkdir("out"), sandbox.base().join("link")).unwrap();
+    let one = "src: {type: file, path: one}, dest: {type: file, path: out}";
+    let two = "src: {type: file, path: two}, dest: {type: file, path: link}";
+    collide(&sandbox, one, two);
+    let left = sandbox.files("one").len() + sandbox.files("two").len();
+    assert_eq!((sandbox.files("out").len(), left), (1, 1));
+}

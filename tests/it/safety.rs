@@ -415,6 +415,72 @@ fn a_quota_fails_the_item_and_leaves_nothing() {
     assert_eq!(fs::read_dir(sandbox.tmp()).unwrap().count(), 0);
 }
 
+#[test]
+fn what_was_at_the_destination_survives_a_failed_item() {
+    let corrupt = [
+        (
+            S3_TO_FILE,
+            When::op(Op::Get).always(),
+            Fault::CorruptAnswer(5),
+        ),
+        (S3_TO_FILE, When::op(Op::Get).always(), Fault::Truncate(5)),
+        (
+            FILE_TO_S3,
+            When::op(Op::Put).always(),
+            Fault::CorruptRequest(5),
+        ),
+        (FILE_TO_S3, When::op(Op::Put).always(), Fault::ResetBefore),
+    ];
+    for (direction, when, fault) in corrupt {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.fill(direction.0, "in", &tree(&[("a", noise(1000, 1))]));
+        let old = tree(&[("a", "old")]);
+        sandbox.fill(direction.1, "out", &old);
+        proxy.fault(when, fault);
+        sandbox.rule("r", &ends(direction));
+        sandbox.run().fails();
+        assert_eq!(sandbox.at_end(direction.1, "out"), old, "{direction:?}");
+        assert_eq!(sandbox.at_end(direction.0, "in").len(), 1, "{direction:?}");
+    }
+}
+
+#[test]
+fn nothing_is_visible_anywhere_while_an_item_is_staged() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", noise(400_000, 1));
+    let gate = Gate::default();
+    proxy.fault(When::op(Op::Get), Fault::Stall(390_000, gate.clone()));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let running = sandbox.start();
+    gate.wait_for_arrivals(1);
+    let staged = fs::read_dir(sandbox.tmp()).unwrap().count();
+    let published = sandbox.files("out").len();
+    gate.open();
+    sandbox.finish(running).succeeds();
+    assert_eq!((staged, published), (0, 0), "the staging file has no name");
+}
+
+#[test]
+fn a_file_that_becomes_a_link_is_not_followed() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let secret = sandbox.path("secret");
+    fs::write(&secret, "not for the bucket").unwrap();
+    sandbox.write_aged("in/a", "1", Duration::from_secs(100));
+    let second = sandbox.write("in/b", "2");
+    let swap = Fault::before(move || {
+        fs::remove_file(&second).unwrap();
+        symlink(&secret, &second).unwrap();
+    });
+    proxy.fault(When::op(Op::Put).key("out/a"), swap);
+    sandbox.rule("r", &format!("{}, concurrency: 1", ends(FILE_TO_S3)));
+    sandbox.run();
+    assert_eq!(sandbox.bucket().keys(), ["out/a"]);
+    assert!(sandbox.base().join("in/b").is_symlink());
+}
+
 /// The limit of threads that a pod can have: whoever lists must do the moving then.
 #[test]
 fn a_process_that_may_start_no_thread_moves_everything_all_the_same() {

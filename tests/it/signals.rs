@@ -31,6 +31,31 @@ fn an_item_in_flight_finishes_and_no_other_begins() {
     }
 }
 
+/// As in a container, where the kernel drops every signal that the program does not handle.
+#[test]
+fn process_one_stops_as_well() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        sandbox.bucket().put("in/a", "1");
+        let always = When::op(Op::Get).always();
+        proxy.fault(always, Fault::status(503, "SlowDown"));
+        let retries = "retries: 5, wait_seconds: 3600";
+        sandbox.rule("r", &format!("{}, {retries}", ends(S3_TO_FILE)));
+        let mut namespace = vec!["unshare", "--pid", "--fork", "--kill-child"];
+        if !rustix::process::geteuid().is_root() {
+            namespace.push("--map-root-user");
+        }
+        sandbox.launch_through(&namespace);
+        let running = sandbox.start();
+        running.wait_for("event=retry");
+        running.signal_child(signal);
+        let run = sandbox.finish(running);
+        run.exits(code).logs("run_done", &[]);
+        assert!(sandbox.bucket().has("in/a") && sandbox.files("out").is_empty());
+    }
+}
+
 #[test]
 fn a_wait_between_attempts_is_cut_short() {
     let sandbox = Sandbox::new();

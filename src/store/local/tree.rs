@@ -148,6 +148,16 @@ impl Stat {
         FileType::from_raw_mode(self.0.st_mode)
     }
 
+    /// The numbers of user and group.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        (self.0.st_uid, self.0.st_gid)
+    }
+
+    /// The bits that `chmod` sets.
+    pub(super) fn permissions(&self) -> u32 {
+        self.0.st_mode & 0o7777
+    }
+
     /// Device and inode.
     pub(super) fn identity(&self) -> (u64, u64) {
         (self.0.st_dev, self.0.st_ino)

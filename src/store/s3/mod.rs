@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod get;
 mod list;
+mod probe;
 mod put;
 mod retry;
 

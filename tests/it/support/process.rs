@@ -93,6 +93,19 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("the program still runs");
     }
 
+    /// To the one child of the launcher, which is the program where the launcher stays.
+    pub(crate) fn signal_child(&self, signal: Signal) {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let child = children
+            .expect("a launcher")
+            .trim()
+            .parse()
+            .expect("one child");
+        let child = Pid::from_raw(child).expect("a process number");
+        rustix::process::kill_process(child, signal).expect("the program still runs");
+    }
+
     /// The same where it may be over already.
     pub(crate) fn signal_if_alive(&self, signal: Signal) {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);

@@ -242,6 +242,12 @@ impl Sandbox {
         self
     }
 
+    /// Nothing stands before the program any more.
+    pub(crate) fn launch_plainly(&self) -> &Self {
+        self.launcher.borrow_mut().clear();
+        self
+    }
+
     /// The config as it is written for a run.
     pub(crate) fn config(&self) -> String {
         let mut text = "config:\n  defaults:\n".to_owned();
@@ -329,6 +335,23 @@ impl Sandbox {
     /// Calls the program with these arguments and nothing else, in the sandbox's directory.
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: &[A]) -> Run {
         self.call_with_stdin(args, "")
+    }
+
+    /// What a line of shell prints on both streams, with the program on its `PATH`.
+    pub(crate) fn shell(&self, line: &str) -> String {
+        let folder = Path::new(PROGRAM)
+            .parent()
+            .expect("the program lies in a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("exec 2>&1; {line}")])
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.env.borrow().iter())
+            .env("PATH", format!("{}:{path}", folder.display()))
+            .output()
+            .expect("sh can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub(crate) fn call_with_stdin<A: AsRef<OsStr>>(&self, args: &[A], stdin: &str) -> Run {

@@ -1,0 +1,113 @@
+//! Runs the program under strace: to see the order of its system calls, to fail the n-th of them,
+//! and to kill the program at it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::process::Run;
+use super::sandbox::Sandbox;
+
+/// What becomes of a system call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Injection<'a> {
+    /// The n-th of this name in a thread, from 1, kills the program before it acts.
+    Kill(&'a str, usize),
+    /// The n-th of this name in a thread, from 1, fails with this error and does not act.
+    Fail(&'a str, &'a str, usize),
+    /// Each of this name fails with this error and does not act.
+    FailAll(&'a str, &'a str),
+}
+
+/// A run and its system calls.
+pub(crate) struct Traced {
+    pub(crate) run: Run,
+    /// One system call a line, as strace prints it, with the paths of file descriptors.
+    pub(crate) calls: Vec<String>,
+}
+
+/// Runs all rules once. `calls` names the system calls to see, with commas between them; only
+/// those that name one of `paths`, or a file descriptor of one, are seen and counted, unless it is
+/// empty.
+pub(crate) fn traced(
+    sandbox: &Sandbox,
+    calls: &str,
+    paths: &[PathBuf],
+    injection: Option<Injection<'_>>,
+) -> Traced {
+    let version = Command::new("strace").arg("--version").output();
+    assert!(
+        version.is_ok(),
+        "the tests need strace: run `apt-get install strace`"
+    );
+    let output = sandbox.path("trace");
+    let mut words = ["strace", "-f", "-y", "-qq", "-s", "16", "-o"]
+        .map(OsString::from)
+        .to_vec();
+    words.push(output.clone().into());
+    words.extend(["-e".into(), format!("trace={calls}").into()]);
+    for path in paths {
+        words.extend(["-P".into(), path.into()]);
+    }
+    if let Some(injection) = injection {
+        words.extend(["-e".into(), injection.expression().into()]);
+    }
+    words.push("--".into());
+    let run = sandbox.launch_through(&words).run();
+    sandbox.launch_plainly();
+    let trace = fs::read(&output).expect("strace wrote its file");
+    Traced {
+        run,
+        calls: calls_of(&String::from_utf8_lossy(&trace)),
+    }
+}
+
+/// The lines of a trace, without process numbers and signals. A call that another thread's call
+/// interrupted takes two lines; it stands where it ended.
+fn calls_of(trace: &str) -> Vec<String> {
+    let mut begun = HashMap::new();
+    let mut calls = Vec::new();
+    for (pid, line) in trace.lines().filter_map(|line| line.split_once(' ')) {
+        let line = line.trim_start();
+        if let Some(beginning) = line.strip_suffix("<unfinished ...>") {
+            begun.insert(pid, beginning.to_owned());
+        } else if let Some((_, end)) = line.split_once(" resumed>") {
+            calls.push(begun.remove(pid).unwrap_or_default() + end);
+        } else if !line.starts_with("---") && !line.starts_with("+++") {
+            calls.push(line.to_owned());
+        }
+    }
+    calls.extend(begun.into_values());
+    calls
+}
+
+impl Injection<'_> {
+    fn expression(self) -> String {
+        match self {
+            Self::Kill(calls, number) => format!("inject={calls}:signal=KILL:when={number}"),
+            Self::Fail(calls, error, number) => {
+                format!("inject={calls}:error={error}:when={number}")
+            }
+            Self::FailAll(calls, error) => format!("inject={calls}:error={error}"),
+        }
+    }
+}
+
+impl Traced {
+    /// The calls that were made to fail, one in each thread at the most; `None` where none was.
+    pub(crate) fn injected(&self) -> Option<String> {
+        let all = self.calls.iter().filter(|call| call.contains("(INJECTED)"));
+        let all: Vec<&str> = all.map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("\n"))
+    }
+
+    /// Where the first call is that has all of these texts.
+    #[track_caller]
+    pub(crate) fn find(&self, texts: &[&str]) -> usize {
+        let all = |call: &String| texts.iter().all(|text| call.contains(text));
+        let found = self.calls.iter().position(all);
+        found.unwrap_or_else(|| panic!("no call with {texts:?}:\n{}", self.calls.join("\n")))
+    }
+}
