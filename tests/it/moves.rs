@@ -381,6 +381,24 @@ fn all_rules_run_and_none_waits_for_another_ones_backlog() {
 }
 
 #[test]
+fn a_rule_with_concurrency_one_keeps_its_order_over_retries() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let items = tree(&[("a", "1"), ("b", "2"), ("c", "3")]);
+    sandbox.fill(End::S3, "in", &items);
+    let busy = crate::support::Fault::status(503, "SlowDown");
+    proxy.fault(crate::support::When::op(Op::Get).key("in/a").times(3), busy);
+    let keys = "concurrency: 1, retries: 1, wait_seconds: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    let run = sandbox.run();
+    run.succeeds().logs("moved", &[("attempt", "2")]);
+    let asked: Vec<_> = proxy.requests().into_iter().collect();
+    let asked = asked.iter().filter(|request| request.op == Op::Get);
+    let keys: Vec<_> = asked.map(|request| request.key.as_str()).collect();
+    assert_eq!(keys, ["in/a", "in/a", "in/a", "in/a", "in/b", "in/c"]);
+}
+
+#[test]
 fn a_rule_with_concurrency_one_keeps_strictly_to_its_order() {
     let sandbox = Sandbox::new();
     let items: Tree = (0..20).map(|n| (format!("{n:02}"), "1")).collect();

@@ -106,6 +106,8 @@ fn a_kill_at_any_request_loses_nothing_and_the_next_run_finishes() {
                     &items(),
                     &format!("a kill at {number}"),
                 );
+                let staged = fs::read_dir(sandbox.tmp()).unwrap().count();
+                assert_eq!(staged, 0, "what is staged has no name");
                 proxy.reset();
                 sandbox.run().succeeds();
                 let out = visible(sandbox.at_end(direction.1, "out"));

@@ -101,6 +101,27 @@ fn a_wait_for_another_listing_is_cut_short() {
 }
 
 #[test]
+fn a_listing_that_stands_still_does_not_hold_up_a_stop() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "1");
+    let gate = Gate::default();
+    proxy.fault(When::op(Op::List), Fault::Hold(gate.clone()));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let running = sandbox.start();
+    gate.wait_for_arrivals(1);
+    let start = Instant::now();
+    running.signal(Signal::TERM);
+    let run = sandbox.finish(running);
+    let elapsed = start.elapsed();
+    gate.open();
+    run.exits(143).logs("run_done", &[("failed", "0")]);
+    run.says("skipped", &["before it was listed"]);
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    assert_eq!(sandbox.bucket().keys(), ["in/a"]);
+}
+
+#[test]
 fn a_second_signal_exits_at_once() {
     let sandbox = Sandbox::new();
     let proxy = sandbox.proxy();

@@ -22,6 +22,9 @@ pub(crate) const SECRET_KEY: &str = "test-Secret/key+0123456789";
 /// The server that the tests are written against, as `go install` takes it.
 pub(crate) const PINNED: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 
+/// The domain below which it takes a host name's first part for a bucket.
+pub(crate) const DOMAIN: &str = "minio.test";
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server.
@@ -151,6 +154,7 @@ fn spawn(directory: &Path, certificates: &Path, address: &str) -> Child {
         .env("MINIO_ROOT_USER", ACCESS_KEY)
         .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
         .env("MINIO_BROWSER", "off")
+        .env("MINIO_DOMAIN", DOMAIN)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
