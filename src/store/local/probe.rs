@@ -21,8 +21,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Store as _;
 use crate::store::probe::{Finding, Report, Right, probe_name};
 
-/// In a directory with this bit only the owner of a file, or of the directory, may remove or replace
-/// it. inode(7)
+/// In a directory with this bit only the owner of a file, or of the directory, may remove or
+/// replace it. inode(7)
 const STICKY: u32 = 0o1000;
 
 impl LocalStore {
