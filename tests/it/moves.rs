@@ -330,19 +330,25 @@ fn published_files_and_directories_get_the_umask_of_bots_mover_umask() {
 
 #[test]
 fn two_runs_at_once_over_one_source_lose_nothing() {
-    for direction in DIRECTIONS {
+    for (direction, if_exists) in DIRECTIONS.into_iter().flat_map(|direction| {
+        ["overwrite", "fail", "keep_both", "skip"].map(|if_exists| (direction, if_exists))
+    }) {
         let sandbox = Sandbox::new();
-        let items = edi_files(40).renamed(|name| name.replace('/', "_"));
+        let items = edi_files(12).renamed(|name| name.replace('/', "_"));
         sandbox.fill(direction.0, "in", &items);
-        sandbox.rule("r", &ends(direction));
+        sandbox.rule("r", &format!("{}, if_exists: {if_exists}", ends(direction)));
         let (one, two) = (sandbox.start(), sandbox.start());
         let (one, two) = (sandbox.finish(one), sandbox.finish(two));
         one.succeeds();
         two.succeeds();
-        assert_eq!(sandbox.at_end(direction.1, "out"), items, "{direction:?}");
+        assert_eq!(
+            sandbox.at_end(direction.1, "out"),
+            items,
+            "{direction:?} {if_exists}"
+        );
         assert!(
             sandbox.at_end(direction.0, "in").is_empty(),
-            "{direction:?}"
+            "{direction:?} {if_exists}"
         );
         let moved = one.of("moved").len() + two.of("moved").len();
         assert!(

@@ -522,3 +522,38 @@ fn one_destination_is_one_however_it_is_written() {
     let left = sandbox.files("one").len() + sandbox.files("two").len();
     assert_eq!((sandbox.files("out").len(), left), (1, 1));
 }
+
+/// MinIO keeps `a` and `a/b`, but lists `a/b` only once `a` is gone.
+#[test]
+fn a_key_beside_keys_below_it_is_not_lost() {
+    for to in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/a", "beside");
+        sandbox.bucket().put("in/a/b", "below");
+        sandbox.rule("r", &ends((End::S3, to)));
+        for _ in 0..3 {
+            sandbox.run();
+        }
+        let mut left = sandbox.bucket().tree("in/");
+        for name in ["a", "a/b"] {
+            if let Some(object) = sandbox.bucket().head(&format!("in/{name}")) {
+                let size = object.header("content-length").to_owned();
+                assert!(!size.is_empty(), "{name}");
+                let body = sandbox.bucket().get(&format!("in/{name}")).body;
+                left = left.union([(name, body)].into_iter().collect());
+            }
+        }
+        let mut there = sandbox.at_end(to, "out");
+        if to == End::S3 {
+            for name in ["a", "a/b"]
+                .into_iter()
+                .filter(|n| sandbox.bucket().has(&format!("out/{n}")))
+            {
+                let body = sandbox.bucket().get(&format!("out/{name}")).body;
+                there = there.union([(name, body)].into_iter().collect());
+            }
+        }
+        let all = tree(&[("a", "beside"), ("a/b", "below")]);
+        assert_eq!(left.union(there), all, "{to:?}");
+    }
+}
