@@ -229,8 +229,8 @@ impl Run<'_> {
     /// Lists a rule and submits what it takes, until there is nothing more to do for it here.
     fn round<'scope, 'env: 'scope>(&'env self, index: usize, scope: &'scope Scope<'scope, 'env>) {
         let mut tasks = self.plan_or_fail(index);
-        while self.world.dry_run && !tasks.is_empty() {
-            self.rehearse(index, std::mem::take(&mut tasks));
+        while self.world.dry_run && !tasks.is_empty() && !self.schedule.is_halted() {
+            tasks = self.rehearse(index, tasks);
             if self.wants_another_round(index) {
                 tasks = self.plan_or_fail(index);
             }
@@ -588,21 +588,25 @@ impl Run<'_> {
         progress.passed_over > 0 && progress.more && !progress.over && !self.schedule.is_halted()
     }
 
-    /// Says what would happen to each task, and does nothing.
-    fn rehearse(&self, index: usize, tasks: Vec<Task>) {
+    /// Says what would happen to each task, and does nothing; gives those that a stop left.
+    fn rehearse(&self, index: usize, tasks: Vec<Task>) -> Vec<Task> {
         let lane = &self.lanes[index];
         let ends = self.ends(lane);
-        for mut task in tasks {
-            let dest = match transfer::rehearse(&ends, &mut task) {
-                Ok(dest) => dest,
-                Err(end) => {
-                    self.settle(index, &task, end, time::Instant::now());
-                    continue;
+        let mut tasks = tasks.into_iter();
+        while let Some(mut task) = tasks.next() {
+            let outcome = transfer::rehearse(&ends, &mut task);
+            if self.schedule.is_halted() {
+                return std::iter::once(task).chain(tasks).collect();
+            }
+            match outcome {
+                Ok(dest) => {
+                    self.report.would_deliver(lane.rule, &task, &dest);
+                    lock(&lane.seen).insert(task.entry.name);
                 }
-            };
-            self.report.would_deliver(lane.rule, &task, &dest);
-            lock(&lane.seen).insert(task.entry.name);
+                Err(end) => self.settle(index, &task, end, time::Instant::now()),
+            }
         }
+        Vec::new()
     }
 
     /// Says what the rule did; once.
@@ -618,7 +622,6 @@ impl Run<'_> {
         };
         let mut tally = lock(&lane.tally);
         tally.left = self.schedule.dropped(index) as u64;
-        // A rule that was never listed, because the run was halted before, has nothing to say.
         let Some(started) = started else { return };
         self.report.rule_done(lane.rule, &tally, started);
     }

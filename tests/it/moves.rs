@@ -387,6 +387,31 @@ fn all_rules_run_and_none_waits_for_another_ones_backlog() {
 }
 
 #[test]
+fn no_more_items_are_in_flight_than_the_run_and_the_rule_allow() {
+    for (run, rule, most) in [(3, "", 3), (8, ", concurrency: 2", 2)] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        let items: Tree = (0..12).map(|n| (format!("{n:02}"), "1")).collect();
+        sandbox.fill(End::S3, "in", &items);
+        let now = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
+        let counts = std::sync::Arc::clone(&now);
+        let count = crate::support::Fault::before(move || {
+            let mut guard = counts.lock().unwrap();
+            guard.0 += 1;
+            guard.1 = guard.1.max(guard.0);
+            drop(guard);
+            std::thread::sleep(Duration::from_millis(30));
+            counts.lock().unwrap().0 -= 1;
+        });
+        proxy.fault(crate::support::When::op(Op::Get).always(), count);
+        sandbox.default(&format!("concurrency: {run}"));
+        sandbox.rule("r", &format!("{}{rule}", ends((End::S3, End::File))));
+        sandbox.run().succeeds();
+        assert_eq!(now.lock().unwrap().1, most, "{run}{rule}");
+    }
+}
+
+#[test]
 fn a_rule_with_concurrency_one_keeps_its_order_over_retries() {
     let sandbox = Sandbox::new();
     let proxy = sandbox.proxy();

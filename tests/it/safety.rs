@@ -253,6 +253,19 @@ fn a_file_that_vanishes_is_no_failure() {
 }
 
 #[test]
+fn a_file_that_vanishes_before_it_could_be_removed_is_no_failure() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let path = sandbox.write("in/a", "1");
+    let vanish = Fault::after(move || fs::remove_file(&path).unwrap());
+    proxy.fault(When::op(Op::Put), vanish);
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    let run = sandbox.run();
+    run.succeeds().says("moved", &["somebody else took it"]);
+    assert_eq!(sandbox.bucket().tree("out/"), tree(&[("a", "1")]));
+}
+
+#[test]
 fn an_unreadable_file_fails_and_the_others_move() {
     let sandbox = Sandbox::new();
     chmod(&sandbox.write("in/a", "1"), 0o000);

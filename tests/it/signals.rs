@@ -121,6 +121,27 @@ fn a_listing_that_stands_still_does_not_hold_up_a_stop() {
     assert_eq!(sandbox.bucket().keys(), ["in/a"]);
 }
 
+/// A log that stands still holds up the program, and the second signal must not wait for it.
+#[test]
+fn a_second_signal_exits_at_once_also_where_nobody_reads_the_log() {
+    let sandbox = Sandbox::without_minio();
+    let items: crate::support::Tree = (0..1000).map(|n| (n.to_string(), "")).collect();
+    sandbox.fill(End::File, "in", &items);
+    sandbox.default("max_items: 1000");
+    sandbox.rule("r", &ends((End::File, End::File)));
+    let pipe = sandbox.unread_stdout();
+    let running = sandbox.start();
+    // It holds 64 KiB.
+    while rustix::io::ioctl_fionread(&pipe).unwrap() < 60_000 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.signal_heard(Signal::TERM);
+    let start = Instant::now();
+    running.signal(Signal::TERM);
+    running.finish().exits(143);
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
 #[test]
 fn a_second_signal_exits_at_once() {
     let sandbox = Sandbox::new();

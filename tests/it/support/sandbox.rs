@@ -12,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use tempfile::TempDir;
 
 use super::minio::{ACCESS_KEY, Minio, SECRET_KEY};
@@ -216,6 +217,20 @@ impl Sandbox {
     pub(crate) fn closed_stdout(&self) -> &Self {
         // /dev/full refuses each write, as a pipe without a reader does.
         self.launch_through(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"])
+    }
+
+    /// Nobody reads the standard output of the runs to come, but somebody could: a write to it
+    /// waits once this pipe is full.
+    pub(crate) fn unread_stdout(&self) -> fs::File {
+        let pipe = self.path("stdout");
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, &pipe, FileType::Fifo, mode, 0).expect("make a FIFO");
+        let script = OsStr::new("exec \"$@\" >\"$0\"");
+        self.launch_through(&[OsStr::new("sh"), OsStr::new("-c"), script, pipe.as_os_str()]);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(CWD, &pipe, flags, Mode::empty())
+            .expect("open the FIFO")
+            .into()
     }
 
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
