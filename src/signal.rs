@@ -12,6 +12,9 @@ use signal_hook::iterator::Signals;
 
 use crate::context::Context;
 
+/// The name of the thread that watches the time left: who sees it knows that a signal was heard.
+const TIMER: &str = "stop-timer";
+
 /// How long items in flight may go on after the first signal before they are broken off. With
 /// [`ROLLBACK`] it stays below the 20 s that SPEC allows, and below Kubernetes' default of 30 s.
 const GRACE: Duration = Duration::from_secs(14);
@@ -43,20 +46,22 @@ pub fn watch(
             };
             context.stop.request(signal);
             let context = Arc::clone(&context);
-            let timer = std::thread::Builder::new().spawn(move || {
-                std::thread::sleep(GRACE);
-                context.stop.cancel();
-                std::thread::sleep(ROLLBACK);
-                let (said, hears) = mpsc::channel();
-                let last_words = std::thread::Builder::new().spawn(move || {
-                    at_the_end(signal);
-                    let _ = said.send(());
+            let timer = std::thread::Builder::new()
+                .name(TIMER.into())
+                .spawn(move || {
+                    std::thread::sleep(GRACE);
+                    context.stop.cancel();
+                    std::thread::sleep(ROLLBACK);
+                    let (said, hears) = mpsc::channel();
+                    let last_words = std::thread::Builder::new().spawn(move || {
+                        at_the_end(signal);
+                        let _ = said.send(());
+                    });
+                    if last_words.is_ok() {
+                        let _ = hears.recv_timeout(LAST_WORDS);
+                    }
+                    end(&context, signal);
                 });
-                if last_words.is_ok() {
-                    let _ = hears.recv_timeout(LAST_WORDS);
-                }
-                end(&context, signal);
-            });
             if timer.is_err() {
                 std::process::exit(128 + signal);
             }

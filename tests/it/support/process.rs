@@ -122,17 +122,20 @@ impl Running {
     }
 
     /// Sends a first signal and waits until the program has heard it: it then starts a thread that
-    /// watches the time left. No other thread may start or end meanwhile.
+    /// watches the time left.
     pub(crate) fn signal_heard(&self, signal: Signal) {
         let tasks = format!("/proc/{}/task", self.child.id());
-        let threads = || {
-            std::fs::read_dir(&tasks)
-                .expect("the program still runs")
-                .count()
+        let is_heard = || {
+            let tasks = std::fs::read_dir(&tasks).expect("the program still runs");
+            tasks.flatten().any(|task| {
+                // A thread may end between its listing and this line.
+                let name = std::fs::read_to_string(task.path().join("comm"));
+                name.is_ok_and(|name| name.trim_end() == "stop-timer")
+            })
         };
-        let (before, start) = (threads(), Instant::now());
+        let start = Instant::now();
         self.signal(signal);
-        while threads() <= before {
+        while !is_heard() {
             assert!(start.elapsed() < TIMEOUT, "the signal is not heard");
             std::thread::sleep(Duration::from_millis(1));
         }
