@@ -1,7 +1,5 @@
 //! PURE: the resolved rules as a person likes to read them.
 
-use std::fmt::Write as _;
-
 use crate::object::Place;
 use crate::rule::{Config, IfExists, Mode, Rule};
 
@@ -13,12 +11,9 @@ pub fn table(config: &Config) -> String {
             .description
             .as_deref()
             .map(|about| format!("  {about}"));
-        line(
-            &mut text,
-            &format!("{}{}", rule.name, about.unwrap_or_default()),
-        );
+        text += &as_line(&format!("{}{}", rule.name, about.unwrap_or_default()));
         for (key, value) in rows(rule, config.concurrency) {
-            line(&mut text, &format!("  {key:<12} {value}"));
+            text += &as_line(&format!("  {key:<12} {value}"));
         }
     }
     let on_failure = if config.exit_on_first_failure {
@@ -26,23 +21,23 @@ pub fn table(config: &Config) -> String {
     } else {
         "everything that can move moves, whatever fails"
     };
-    line(
-        &mut text,
-        &format!("run  {} items at once; {on_failure}", config.concurrency),
-    );
+    text += &as_line(&format!(
+        "run  {} items at once; {on_failure}",
+        config.concurrency
+    ));
     for warning in &config.warnings {
-        line(&mut text, &format!("warning: {warning}"));
+        text += &as_line(&format!("warning: {warning}"));
     }
     text
 }
 
-fn line(text: &mut String, line: &str) {
-    // Names may hold anything; a line must stay a line.
-    let shown: String = line
+/// The text with a line's end behind it. Names may hold anything; a line must stay a line.
+pub fn as_line(text: &str) -> String {
+    let shown: String = text
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect();
-    writeln!(text, "{}", shown.trim_end()).expect("writing to a string cannot fail");
+    format!("{}\n", shown.trim_end())
 }
 
 fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {

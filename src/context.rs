@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,6 +49,8 @@ pub struct Stop {
     on_cancel: Mutex<Vec<Hook>>,
     lock: Mutex<()>,
     changed: Condvar,
+    holders: Mutex<usize>,
+    released: Condvar,
 }
 
 impl Stop {
@@ -62,7 +64,7 @@ impl Stop {
 
     /// Asks to stop and wakes all who wait.
     pub fn request(&self, signal: i32) {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.lock);
         self.signal.store(signal, Ordering::SeqCst);
         drop(guard);
         self.changed.notify_all();
@@ -71,10 +73,7 @@ impl Stop {
 
     /// Runs `hook` when somebody asks to stop; at once if somebody did.
     pub fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = self
-            .on_request
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = lock(&self.on_request);
         if self.requested().is_some() {
             hook();
         } else {
@@ -90,10 +89,7 @@ impl Stop {
 
     /// Runs `hook` when transfers are broken off; at once if they were.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = self
-            .on_cancel
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = lock(&self.on_cancel);
         if self.cancelled.load(Ordering::SeqCst) {
             hook();
         } else {
@@ -117,9 +113,25 @@ impl Stop {
         self.check()
     }
 
+    /// While the answer lives, a second signal ends the process only once what is half done was
+    /// undone; for work of milliseconds. See [`Stop::wait_for_holders`].
+    pub fn hold(&self) -> Hold<'_> {
+        *lock(&self.holders) += 1;
+        Hold(self)
+    }
+
+    /// Waits until nobody holds, or for `at_most`: a disk that hangs must not keep a process alive.
+    pub fn wait_for_holders(&self, at_most: Duration) {
+        let some = |holders: &mut usize| *holders > 0;
+        drop(
+            self.released
+                .wait_timeout_while(lock(&self.holders), at_most, some),
+        );
+    }
+
     /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.
     pub fn wait(&self, duration: Duration) -> bool {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.lock);
         let (_guard, _) = self
             .changed
             .wait_timeout_while(guard, duration, |()| self.requested().is_none())
@@ -128,9 +140,52 @@ impl Stop {
     }
 }
 
+/// See [`Stop::hold`].
+pub struct Hold<'a>(&'a Stop);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.holders) -= 1;
+        self.0.released.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn run_all(hooks: &Mutex<Vec<Hook>>) {
-    let mut hooks = hooks.lock().unwrap_or_else(PoisonError::into_inner);
-    for hook in std::mem::take(&mut *hooks) {
+    for hook in std::mem::take(&mut *lock(hooks)) {
         hook();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn who_ends_the_process_waits_for_holders() {
+        let stop = Stop::default();
+        stop.wait_for_holders(LONG);
+        let undone = AtomicBool::new(false);
+        let hold = stop.hold();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _hold = hold;
+                undone.store(true, Ordering::SeqCst);
+            });
+            stop.wait_for_holders(LONG);
+            assert!(undone.load(Ordering::SeqCst));
+        });
+    }
+
+    #[test]
+    fn a_holder_that_hangs_is_not_waited_for_for_ever() {
+        let stop = Stop::default();
+        let _hold = stop.hold();
+        stop.wait_for_holders(Duration::from_millis(1));
     }
 }

@@ -36,9 +36,10 @@
 //! | `start` | arguments, environment and config to a run |
 //! | `cli` | the command line and `--help` |
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
-//! | `check`, `explain` | what an operator asks before a run |
+//! | `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
-//! | `run` | the shell: listers, workers, and every event's line |
+//! | `run` | the shell: listers and workers, outcomes counted and told |
+//! | `report` | what the log says of a run, event by event |
 //! | `schedule` | who works on what next: fairness, order, waits, halts |
 //! | `summary` | counts and the exit code |
 //! | `transfer` | one item: ready, stage, publish, remove |
@@ -61,11 +62,15 @@ pub mod signal;
 
 pub mod check;
 
+pub mod connect;
+
 pub mod explain;
 
 pub mod open;
 
 pub mod run;
+
+pub mod report;
 
 pub mod schedule;
 

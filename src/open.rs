@@ -1,14 +1,16 @@
 //! The stores of a real run: directories of this machine, and one MinIO.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::Place;
 use crate::run::Stores;
-use crate::store::Store;
 use crate::store::local::LocalStore;
 use crate::store::s3::{Client, S3Store};
+use crate::store::{Finding, Report, Right, Store};
 
 /// Opens directories, and bucket prefixes where there is a client.
 pub struct RealStores {
@@ -38,16 +40,50 @@ impl Stores for RealStores {
                     Some(Place::S3 { prefix, .. }) => Some(prefix.clone()),
                     _ => None,
                 };
-                let client = self.client.as_ref().ok_or_else(|| {
-                    Error::new(Kind::Other, format!("open {place}")).because("no MinIO connection")
-                })?;
-                Ok(Box::new(S3Store::new(
-                    Arc::clone(client),
-                    bucket,
-                    prefix,
-                    excluded,
-                )?))
+                Ok(Box::new(self.bucket(bucket, prefix, excluded)?))
             }
         }
+    }
+}
+
+impl RealStores {
+    /// Tries what these rights need at a place; see [`Right`].
+    pub fn probe(
+        &self,
+        place: &Place,
+        rights: &BTreeSet<Right>,
+        report: &mut Report<'_>,
+    ) -> ControlFlow<()> {
+        match place {
+            Place::File { .. } => {
+                let context = Arc::clone(&self.context);
+                LocalStore::new(place.clone(), None, context).probe(rights, report)
+            }
+            Place::S3 { bucket, prefix } => match self.bucket(bucket, prefix, None) {
+                Ok(store) => store.probe(rights, report),
+                Err(error) => report("bucket", Finding::Bad(error)),
+            },
+        }
+    }
+
+    /// The endpoint, for people, and the first of the places that is a bucket.
+    pub fn any_bucket<'a>(
+        &self,
+        places: impl IntoIterator<Item = &'a Place>,
+    ) -> Option<(&str, S3Store)> {
+        let endpoint = self.client.as_ref()?.endpoint();
+        let store = places.into_iter().find_map(|place| match place {
+            Place::S3 { bucket, prefix } => self.bucket(bucket, prefix, None).ok(),
+            Place::File { .. } => None,
+        })?;
+        Some((endpoint, store))
+    }
+
+    fn bucket(&self, bucket: &str, prefix: &str, excluded: Option<String>) -> Result<S3Store> {
+        let client = self.client.as_ref().ok_or_else(|| {
+            let what = format!("open s3://{bucket}/{prefix}");
+            Error::new(Kind::Other, what).because("no MinIO connection")
+        })?;
+        S3Store::new(Arc::clone(client), bucket, prefix, excluded)
     }
 }

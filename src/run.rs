@@ -15,9 +15,10 @@ use std::time;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::logger::{Level, Line, Logger};
+use crate::logger::{Level, Logger};
 use crate::object::{Entry, Name, Place};
 use crate::plan::{self, Claims, Selected, Selection};
+use crate::report::Report;
 use crate::rule::{Config, IfExists, Instant, Mode, Rule};
 use crate::schedule::{Left, Schedule};
 use crate::store::{Listed, Scope as ListScope, Store};
@@ -65,27 +66,15 @@ pub struct World<'a> {
 /// Runs all rules once; gives the totals and the exit code.
 pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u8) {
     let started = time::Instant::now();
-    world
-        .log
-        .event(Level::Info, "run_start")
-        .text("version", env!("CARGO_PKG_VERSION"))
-        .number("rules", config.rules.len())
-        .number("concurrency", config.concurrency)
-        .flag("dry_run", world.dry_run)
-        .emit();
-    for warning in &config.warnings {
-        world
-            .log
-            .event(Level::Warn, "warning")
-            .text("reason", warning)
-            .emit();
-    }
+    let report = Report(world.log);
+    report.run_started(config, world.dry_run);
     let limits = config
         .rules
         .iter()
         .map(|rule| rule.concurrency.unwrap_or(config.concurrency));
     let run = Run {
         config,
+        report,
         stores,
         world,
         claims: Claims::default(),
@@ -108,18 +97,13 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     }
     let signal = world.context.stop.requested();
     let code = exit_code(&total, signal);
-    let level = if code == 0 { Level::Info } else { Level::Error };
-    let line = world.log.event(level, "run_done");
-    let line = tally_fields(line, &total, started).number("exit", code);
-    match signal {
-        Some(signal) => line.number("signal", signal).emit(),
-        None => line.emit(),
-    }
+    report.run_done(&total, started, code, signal);
     (total, code)
 }
 
 struct Run<'a> {
     config: &'a Config,
+    report: Report<'a>,
     stores: &'a dyn Stores,
     world: &'a World<'a>,
     claims: Claims,
@@ -245,8 +229,8 @@ impl Run<'_> {
     /// Lists a rule and submits what it takes, until there is nothing more to do for it here.
     fn round<'scope, 'env: 'scope>(&'env self, index: usize, scope: &'scope Scope<'scope, 'env>) {
         let mut tasks = self.plan_or_fail(index);
-        while self.world.dry_run && !tasks.is_empty() {
-            self.rehearse(index, std::mem::take(&mut tasks));
+        while self.world.dry_run && !tasks.is_empty() && !self.schedule.is_halted() {
+            tasks = self.rehearse(index, tasks);
             if self.wants_another_round(index) {
                 tasks = self.plan_or_fail(index);
             }
@@ -281,11 +265,8 @@ impl Run<'_> {
         let plan = std::panic::AssertUnwindSafe(|| self.plan(index));
         std::panic::catch_unwind(plan).unwrap_or_else(|_| {
             let lane = &self.lanes[index];
-            let line = self
-                .log()
-                .event(Level::Error, "failed")
-                .text("rule", &lane.rule.name);
-            line.text("error", PANIC_NOTE).emit();
+            let error = Error::new(Kind::Other, PANIC_NOTE);
+            self.report.listing_failed(lane.rule, 1, &error);
             self.count_failure(lane);
             Vec::new()
         })
@@ -299,9 +280,8 @@ impl Run<'_> {
             .get_or_insert_with(time::Instant::now);
         let mut attempt = 1;
         let unlisted = || {
-            let line = self.skip_line(lane, Level::Info);
-            line.text("reason", "the run was halted before it was listed")
-                .emit();
+            let reason = "the run was halted before it was listed";
+            self.report.skipped(lane.rule, Level::Info, None, reason);
         };
         if self.schedule.is_halted() {
             unlisted();
@@ -317,20 +297,15 @@ impl Run<'_> {
                 unlisted();
                 return Vec::new();
             }
-            let name = &lane.rule.name;
             if attempt <= lane.rule.retries && error.kind().is_retryable() {
-                let line = self.log().event(Level::Warn, "retry").text("rule", name);
-                retry_fields(line, attempt, lane.rule, &error).emit();
+                self.report.retrying(lane.rule, None, attempt, &error);
                 self.schedule.pause(lane.rule.wait);
                 if !self.schedule.is_halted() {
                     attempt += 1;
                     continue;
                 }
             }
-            let line = self.log().event(Level::Error, "failed").text("rule", name);
-            line.number("attempt", attempt)
-                .text("error", &error.chain())
-                .emit();
+            self.report.listing_failed(lane.rule, attempt, &error);
             self.count_failure(lane);
             return Vec::new();
         }
@@ -436,52 +411,22 @@ impl Run<'_> {
                     .as_secs()
                     .max(0)
             });
-            self.say_started(lane, &selected, age);
+            self.report.rule_started(rule, &selected, age);
         }
         self.say_left_alone(lane, &round, first);
         if round.no_directory {
-            let line = self
-                .skip_line(lane, Level::Warn)
-                .text("src", &rule.source.to_string());
-            line.text(
-                "reason",
-                "the source directory does not exist: nothing to do",
-            )
-            .emit();
+            let reason = "the source directory does not exist: nothing to do";
+            let src = rule.source.to_string();
+            self.report.skipped(rule, Level::Warn, Some(&src), reason);
         }
         if let Some(why) = round.rule_over {
-            self.skip_line(lane, Level::Warn)
-                .text("reason", &why)
-                .emit();
+            self.report.skipped(rule, Level::Warn, None, &why);
         }
         selected
             .entries
             .into_iter()
             .map(|entry| self.task(lane, entry))
             .collect()
-    }
-
-    fn say_started(&self, lane: &Lane<'_>, selected: &Selected, age_seconds: Option<i64>) {
-        let rule = lane.rule;
-        let mode = if rule.mode == Mode::Move {
-            "move"
-        } else {
-            "copy"
-        };
-        let line = self
-            .log()
-            .event(Level::Info, "rule_start")
-            .text("rule", &rule.name)
-            .number("selected", selected.entries.len())
-            .flag("more", selected.more);
-        let line = match age_seconds {
-            Some(age) => line.number("oldest_age_seconds", age),
-            None => line,
-        };
-        line.text("mode", mode)
-            .text("src", &rule.source.to_string())
-            .text("dest", &rule.dest.to_string())
-            .emit();
     }
 
     /// Says what a listing left alone. A later listing of the same run sees it again, and says and
@@ -499,19 +444,16 @@ impl Run<'_> {
         let named = if first { round.skipped.as_slice() } else { &[] };
         for (name, note) in named {
             let src = lane.rule.source.item(name);
-            self.skip_line(lane, Level::Info)
-                .text("src", &src)
-                .text("reason", note)
-                .emit();
+            self.report
+                .skipped(lane.rule, Level::Info, Some(&src), note);
         }
         for (count, what) in [
             (new_young - named.len() as u64, "more items are too young"),
             (new_delivered, "items are at the destination already"),
         ] {
             if count > 0 {
-                self.skip_line(lane, Level::Info)
-                    .text("reason", &format!("{count} {what}"))
-                    .emit();
+                let reason = format!("{count} {what}");
+                self.report.skipped(lane.rule, Level::Info, None, &reason);
             }
         }
         lock(&lane.tally).skipped += new_young + new_delivered;
@@ -558,12 +500,8 @@ impl Run<'_> {
         match attempt {
             Ok(Attempt::End(end)) => self.settle(index, &task, end, started),
             Ok(Attempt::Failed(error)) if task.attempt <= lane.rule.retries && !stopping() => {
-                let src = lane.rule.source.item(&task.entry.name);
-                let line = self
-                    .log()
-                    .event(Level::Warn, "retry")
-                    .text("rule", &lane.rule.name);
-                retry_fields(line.text("src", &src), task.attempt, lane.rule, &error).emit();
+                let name = Some(&task.entry.name);
+                self.report.retrying(lane.rule, name, task.attempt, &error);
                 task.attempt += 1;
                 task.last_error = Some(error);
                 return Some((task, lane.rule.wait));
@@ -587,37 +525,16 @@ impl Run<'_> {
             let of = flight.size_bytes;
             // Every byte is counted when it is staged and again when it is published.
             let bytes = (flight.meter.load(Ordering::Relaxed) / 2).min(of);
-            self.log()
-                .event(Level::Info, "progress")
-                .text("rule", &rule.name)
-                .text("src", &rule.source.item(&flight.name))
-                .number("bytes", bytes)
-                .number("of", of)
-                .number("percent", u128::from(bytes) * 100 / u128::from(of.max(1)))
-                .emit();
+            self.report.progress(rule, &flight.name, bytes, of);
         }
     }
 
     /// Counts an item that ended, and says so.
     fn settle(&self, index: usize, task: &Task, end: End, started: time::Instant) {
         let lane = &self.lanes[index];
-        let src = lane.rule.source.item(&task.entry.name);
         let delivered = |event, dest: &Name, note: Option<&str>| {
-            let level = if note.is_some() {
-                Level::Warn
-            } else {
-                Level::Info
-            };
-            self.log()
-                .event(level, event)
-                .text("rule", &lane.rule.name)
-                .text("src", &src)
-                .text("dest", &lane.rule.dest.item(dest))
-                .number("bytes", task.bytes)
-                .number("ms", started.elapsed().as_millis())
-                .number("attempt", task.attempt)
-                .maybe("note", note)
-                .emit();
+            self.report
+                .delivered(event, lane.rule, task, dest, note, started);
             lock(&lane.tally).bytes += task.bytes;
         };
         match end {
@@ -630,8 +547,9 @@ impl Run<'_> {
                 lock(&lane.tally).copied += 1;
             }
             End::Skipped(why) => {
-                let line = self.skip_line(lane, Level::Info).text("src", &src);
-                line.text("reason", &why).emit();
+                let src = lane.rule.source.item(&task.entry.name);
+                self.report
+                    .skipped(lane.rule, Level::Info, Some(&src), &why);
                 lock(&lane.tally).skipped += 1;
                 Self::pass_over(lane);
             }
@@ -639,26 +557,11 @@ impl Run<'_> {
                 self.schedule.halt_lane(index);
                 Self::pass_over(lane);
                 if !std::mem::replace(&mut lock(&lane.progress).over, true) {
-                    self.skip_line(lane, Level::Warn)
-                        .text("reason", &why)
-                        .emit();
+                    self.report.skipped(lane.rule, Level::Warn, None, &why);
                 }
             }
             End::Failed(error) => {
-                let line = self
-                    .log()
-                    .event(Level::Error, "failed")
-                    .text("rule", &lane.rule.name);
-                let dest = task
-                    .dest
-                    .as_ref()
-                    .ok()
-                    .map(|name| lane.rule.dest.item(name));
-                line.text("src", &src)
-                    .maybe("dest", dest.as_deref())
-                    .number("attempt", task.attempt)
-                    .text("error", &error.chain())
-                    .emit();
+                self.report.failed(lane.rule, task, &error);
                 self.count_failure(lane);
             }
         }
@@ -685,31 +588,25 @@ impl Run<'_> {
         progress.passed_over > 0 && progress.more && !progress.over && !self.schedule.is_halted()
     }
 
-    /// Says what would happen to each task, and does nothing.
-    fn rehearse(&self, index: usize, tasks: Vec<Task>) {
+    /// Says what would happen to each task, and does nothing; gives those that a stop left.
+    fn rehearse(&self, index: usize, tasks: Vec<Task>) -> Vec<Task> {
         let lane = &self.lanes[index];
         let ends = self.ends(lane);
-        for mut task in tasks {
-            let dest = match transfer::rehearse(&ends, &mut task) {
-                Ok(dest) => dest,
-                Err(end) => {
-                    self.settle(index, &task, end, time::Instant::now());
-                    continue;
+        let mut tasks = tasks.into_iter();
+        while let Some(mut task) = tasks.next() {
+            let outcome = transfer::rehearse(&ends, &mut task);
+            if self.schedule.is_halted() {
+                return std::iter::once(task).chain(tasks).collect();
+            }
+            match outcome {
+                Ok(dest) => {
+                    self.report.would_deliver(lane.rule, &task, &dest);
+                    lock(&lane.seen).insert(task.entry.name);
                 }
-            };
-            let event = match lane.rule.mode {
-                Mode::Move => "would_move",
-                Mode::Copy => "would_copy",
-            };
-            self.log()
-                .event(Level::Info, event)
-                .text("rule", &lane.rule.name)
-                .text("src", &lane.rule.source.item(&task.entry.name))
-                .text("dest", &lane.rule.dest.item(&dest))
-                .number("bytes", task.entry.size_bytes)
-                .emit();
-            lock(&lane.seen).insert(task.entry.name);
+                Err(end) => self.settle(index, &task, end, time::Instant::now()),
+            }
         }
+        Vec::new()
     }
 
     /// Says what the rule did; once.
@@ -725,18 +622,8 @@ impl Run<'_> {
         };
         let mut tally = lock(&lane.tally);
         tally.left = self.schedule.dropped(index) as u64;
-        // A rule that was never listed, because the run was halted before, has nothing to say.
         let Some(started) = started else { return };
-        let level = if tally.failed == 0 {
-            Level::Info
-        } else {
-            Level::Error
-        };
-        let line = self
-            .log()
-            .event(level, "rule_done")
-            .text("rule", &lane.rule.name);
-        tally_fields(line, &tally, started).emit();
+        self.report.rule_done(lane.rule, &tally, started);
     }
 
     fn open<'l>(&self, lane: &'l Lane<'_>) -> Result<&'l Opened> {
@@ -770,16 +657,6 @@ impl Run<'_> {
             context: self.world.context,
         }
     }
-
-    fn skip_line(&self, lane: &Lane<'_>, level: Level) -> Line<'_> {
-        self.log()
-            .event(level, "skipped")
-            .text("rule", &lane.rule.name)
-    }
-
-    fn log(&self) -> &Logger {
-        self.world.log
-    }
 }
 
 /// What one listing found.
@@ -801,26 +678,5 @@ impl Round {
         } else {
             self.skipped_more += 1;
         }
-    }
-}
-
-fn retry_fields<'l>(line: Line<'l>, attempt: u32, rule: &Rule, error: &Error) -> Line<'l> {
-    line.number("attempt", attempt)
-        .number("wait_seconds", rule.wait.as_secs())
-        .text("error", &error.chain())
-}
-
-fn tally_fields<'l>(line: Line<'l>, tally: &Tally, started: time::Instant) -> Line<'l> {
-    let line = line
-        .number("moved", tally.moved)
-        .number("copied", tally.copied)
-        .number("skipped", tally.skipped)
-        .number("failed", tally.failed)
-        .number("bytes", tally.bytes)
-        .number("ms", started.elapsed().as_millis());
-    if tally.left > 0 {
-        line.number("not_started", tally.left)
-    } else {
-        line
     }
 }

@@ -4,7 +4,7 @@
 //! has no handler.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -17,7 +17,13 @@ use crate::context::Context;
 const GRACE: Duration = Duration::from_secs(14);
 
 /// How long broken-off items may take to roll back before the process ends without them.
-const ROLLBACK: Duration = Duration::from_secs(5);
+const ROLLBACK: Duration = Duration::from_secs(4);
+
+/// How long saying so may take: what hangs may be the reader of the log.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long those who hold the end off may do so: a probe file is removed in far less.
+const UNDO: Duration = Duration::from_secs(1);
 
 /// Starts to listen. `at_the_end` is run when the time is up, right before the process ends.
 ///
@@ -33,7 +39,7 @@ pub fn watch(
     std::thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             let Some(at_the_end) = at_the_end.take() else {
-                std::process::exit(128 + signal);
+                end(&context, signal);
             };
             context.stop.request(signal);
             let context = Arc::clone(&context);
@@ -41,8 +47,15 @@ pub fn watch(
                 std::thread::sleep(GRACE);
                 context.stop.cancel();
                 std::thread::sleep(ROLLBACK);
-                at_the_end(signal);
-                std::process::exit(128 + signal);
+                let (said, hears) = mpsc::channel();
+                let last_words = std::thread::Builder::new().spawn(move || {
+                    at_the_end(signal);
+                    let _ = said.send(());
+                });
+                if last_words.is_ok() {
+                    let _ = hears.recv_timeout(LAST_WORDS);
+                }
+                end(&context, signal);
             });
             if timer.is_err() {
                 std::process::exit(128 + signal);
@@ -50,4 +63,10 @@ pub fn watch(
         }
     })?;
     Ok(())
+}
+
+/// Ends the process; only what takes milliseconds may finish.
+fn end(context: &Context, signal: i32) -> ! {
+    context.stop.wait_for_holders(UNDO);
+    std::process::exit(128 + signal);
 }

@@ -3,7 +3,7 @@
 //! Whatever is wrong with these is told before anything is touched, all of it at once.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::cli::{self, Args, Command};
 use crate::config::{self, Problems, near};
+use crate::connect::connect;
 use crate::context::Context;
 use crate::environment::{Connection, Environment, Verify};
 use crate::logger::{Level, Logger};
@@ -102,7 +103,9 @@ fn prepared(
                 if taken { EXIT_DONE } else { EXIT_FAILED },
             ));
         }
-        Command::Check { .. } => return Ok(Done::Said(check::table(&config), EXIT_DONE)),
+        Command::Check { connect: false } => {
+            return Ok(Done::Said(check::table(&config), EXIT_DONE));
+        }
         _ => {}
     }
     let needs_s3 = config.rules.iter().any(|rule| {
@@ -117,14 +120,36 @@ fn prepared(
     if let Some(umask) = environment.umask {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
     }
-    real_run(
-        args,
-        &config,
-        environment,
-        connection.as_ref(),
-        &instant,
-        clock,
-    )
+    let context = Arc::new(Context::new(clock, environment.temp_dir.clone()));
+    let client = connection
+        .as_ref()
+        .map(|connection| Client::new(connection, config.concurrency, Arc::clone(&context)))
+        .transpose()
+        .map_err(|error| error.chain())?;
+    let stores = RealStores { client, context };
+    match args.command {
+        Command::Check { .. } => try_out(&config, &stores),
+        _ => real_run(
+            args,
+            &config,
+            environment,
+            connection.as_ref(),
+            &instant,
+            &stores,
+        ),
+    }
+}
+
+fn try_out(config: &Config, stores: &RealStores) -> Result<Done, String> {
+    // Whoever closes the pipe early has read enough.
+    let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
+    signal::watch(&stores.context, move |_| {
+        print("connect  a probe did not end in time\n");
+    })
+    .map_err(unwatched)?;
+    print(&check::table(config));
+    let code = connect(config, stores, &mut |line| print(&check::as_line(line)));
+    Ok(Done::Ran(code))
 }
 
 fn real_run(
@@ -133,22 +158,18 @@ fn real_run(
     environment: &Environment,
     connection: Option<&Connection>,
     instant: &Instant,
-    clock: fn() -> Timestamp,
+    stores: &RealStores,
 ) -> Result<Done, String> {
-    let context = Arc::new(Context::new(clock, environment.temp_dir.clone()));
-    let client = connection
-        .map(|connection| Client::new(connection, config.concurrency, Arc::clone(&context)))
-        .transpose()
-        .map_err(|error| error.chain())?;
+    let context = &stores.context;
     let log = Arc::new(Logger::new(
         args.log_format.unwrap_or(environment.log_format),
         args.log_level.unwrap_or(environment.log_level),
-        clock,
+        context.clock,
         Box::new(std::io::stdout()),
     ));
     let late = Arc::clone(&log);
     let late_message = environment.termination_log.clone();
-    signal::watch(&context, move |signal| {
+    signal::watch(context, move |signal| {
         late.event(Level::Error, "run_done")
             .number("exit", 128 + signal)
             .number("signal", signal)
@@ -159,7 +180,7 @@ fn real_run(
             .emit();
         leave_message(&late_message, &late.last_line());
     })
-    .map_err(|error| format!("listen for signals: {error}"))?;
+    .map_err(unwatched)?;
     if connection.is_some_and(|connection| matches!(connection.verify, Verify::Off)) {
         log.event(Level::Warn, "warning")
             .text(
@@ -168,17 +189,13 @@ fn real_run(
             )
             .emit();
     }
-    let stores = RealStores {
-        client,
-        context: Arc::clone(&context),
-    };
     let world = World {
-        context: &context,
+        context,
         log: &log,
         instant,
         dry_run: args.dry_run,
     };
-    let (_, code) = run(config, &stores, &world);
+    let (_, code) = run(config, stores, &world);
     leave_message(&environment.termination_log, &log.last_line());
     Ok(Done::Ran(code))
 }
@@ -240,13 +257,17 @@ fn keep_rules(config: &mut Config, wanted: &[String]) -> Result<(), String> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn unwatched(error: std::io::Error) -> String {
+    format!("listen for signals: {error}")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn told(problems: Problems) -> String {
     problems.to_string()
 }
 
 /// In a pod the last words go where `kubectl describe` shows them. Only where the file is there.
 fn leave_message(path: &Path, text: &str) {
-    use std::io::Write as _;
     let end = (0..=text.len().min(TERMINATION_MAX_BYTES))
         .rev()
         .find(|&at| text.is_char_boundary(at));

@@ -6,12 +6,15 @@
 //! The engine calls it from many threads at once.
 
 pub mod local;
+mod probe;
 pub mod s3;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
+pub use self::probe::{Finding, Report, Right};
 use crate::error::Result;
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::stage::{Stage, Staged};
@@ -163,6 +166,12 @@ pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
 /// Whether `part` is the name of a file that is being written by some run of this program.
 pub fn is_temporary(part: &[u8]) -> bool {
     part.starts_with(PART_FILE.0.as_bytes()) && part.ends_with(PART_FILE.1.as_bytes())
+}
+
+/// A number that nobody can guess or has had before.
+fn random() -> u64 {
+    // Each `RandomState` has other keys, so the hash of nothing is a random number.
+    RandomState::new().hash_one(())
 }
 
 /// The note on a source that is being written by the process of this number, 0 where it is unknown.

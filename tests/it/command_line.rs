@@ -23,7 +23,9 @@ fn help_and_version_are_on_standard_output() {
             assert!(run.stdout.contains(word), "{word}");
         }
         assert!(run.stderr.is_empty());
-        assert!(run.stdout.lines().count() <= 50, "it fits a screen");
+        assert!(run.stdout.lines().count() <= 40, "it fits a screen");
+        let columns = run.stdout.lines().map(|line| line.chars().count());
+        assert!(columns.max() <= Some(90), "it fits a screen");
     }
     let run = sandbox.call(&["--version"]);
     run.exits(0);
@@ -347,6 +349,141 @@ fn explain_says_which_rule_takes_a_name_and_why_not_the_others() {
     sandbox
         .run_with(&["explain", path.to_str().unwrap()])
         .exits(1);
+}
+
+#[test]
+fn explain_gives_the_reason_of_each_rule_that_does_not_take_a_name() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.default("default_bucket: edi");
+    let dest = "dest: {type: file, path: out}";
+    let rule = |name: &str, src: &str, keys: &str| {
+        sandbox.rule(name, &format!("src: {{{src}}}, {dest}{keys}"));
+    };
+    rule("glob", "type: s3, path: in, match: {glob: '*.edi'}", "");
+    rule("regex", "type: s3, path: in, match: {regex: '^x'}", "");
+    rule("flat", "type: s3, path: in, recursive: false", "");
+    rule("files", "type: file, path: in", ", lock_file: bots.lock");
+    rule(
+        "inside",
+        "type: file, path: '.', recursive: true, match: {glob: '*.q'}",
+        "",
+    );
+    rule("old", "type: file, path: old", ", min_age_seconds: 60");
+    let long = "y".repeat(254);
+    let rename = "rename: {regex: '$', replace: '.longer'}";
+    sandbox.rule(
+        "fails",
+        &format!("src: {{type: file, path: odd}}, dest: {{type: file, path: out, {rename}}}"),
+    );
+    let base = sandbox.base().display().to_string();
+    let path = |relative: &str| format!("{base}/{relative}");
+    for (asked, code, rule, said) in [
+        (
+            "s3://edi/in/a.tmp",
+            0,
+            "glob",
+            "the glob `*.edi` does not match",
+        ),
+        (
+            "s3://edi/in/a.tmp",
+            0,
+            "regex",
+            "the regex `^x` does not match",
+        ),
+        ("s3://edi/in/a.tmp", 0, "flat", "takes it"),
+        ("s3://edi/in/a/b", 1, "flat", "not recursive"),
+        ("s3://edi/in/a/", 1, "flat", "ends in `/`"),
+        (
+            "s3://edi/in/a.edi",
+            0,
+            "files",
+            "is a directory, not a bucket",
+        ),
+        ("s3://edi/else/a.edi", 1, "glob", "not below s3://edi/in/"),
+        ("s3://other/in/a.edi", 1, "glob", "another bucket"),
+        (&path("in/a.edi"), 0, "glob", "is a bucket, not a directory"),
+        (&path("in/.a.edi"), 1, "files", "`.a.edi` begins with a dot"),
+        (&path("in/bots.lock"), 1, "files", "lock file"),
+        (&path("in/a.edi"), 0, "files", "not while bots.lock exists"),
+        (&path("else/a.edi"), 1, "files", "not below"),
+        (&path("else/a.q"), 0, "inside", "out/else/a.q"),
+        (&path("out/a.q"), 1, "inside", "under the destination"),
+        (&path("old/a"), 0, "old", "not before it is 60 s old"),
+        (
+            &path(&format!("odd/{long}")),
+            0,
+            "fails",
+            "longer than 255 bytes",
+        ),
+        ("a.edi", 0, "glob", "takes it"),
+        ("a.edi", 0, "regex", "does not match"),
+        ("a.edi", 0, "old", "takes it"),
+    ] {
+        let run = sandbox.run_with(&["explain", asked]);
+        run.exits(code);
+        let start = format!("{rule}: ");
+        let mut lines = run
+            .stdout
+            .lines()
+            .skip_while(|line| !line.starts_with(&start));
+        let first = lines.next().unwrap_or_default().to_owned();
+        let more = lines.take_while(|line| line.starts_with(' '));
+        let told = more.fold(first, |all, line| all + "\n" + line);
+        assert!(told.contains(said), "{asked}: no {said:?} in {told:?}");
+    }
+}
+
+#[test]
+fn every_option_of_a_rule_from_the_command_line_has_its_effect() {
+    let sandbox = Sandbox::without_minio();
+    let names = ["a.edi", "b.edi", "c.edi", "d.tmp", "sub/e.edi"];
+    for (age, name) in (1..).zip(names.iter().rev()) {
+        let age = std::time::Duration::from_secs(1000 * age);
+        sandbox.write_aged(format!("in/{name}"), name, age);
+    }
+    sandbox.write("in/young.edi", "1");
+    sandbox.write("out/x-b.edi", "other");
+    let call = |command: &str, options: &[&str]| {
+        let args = [&[command, "base/in", "base/out"], options].concat();
+        let run = sandbox.call(&args);
+        run.succeeds();
+        run
+    };
+    let options = [
+        ["--regex", "edi$"],
+        ["--rename-regex", "^(.)"],
+        ["--rename-replace", "x-$1"],
+        ["--recursive", "false"],
+        ["--max-items", "2"],
+        ["--retries", "1"],
+        ["--wait-seconds", "1"],
+        ["--if-exists", "keep_both"],
+        ["--min-age-seconds", "500"],
+        ["--lock-file", "bots.lock"],
+        ["--concurrency", "1"],
+        ["--description", "by hand"],
+    ];
+    let all = options.concat();
+    let lock = sandbox.write("in/bots.lock", "");
+    call("move", &all).says("skipped", &["bots.lock"]);
+    std::fs::remove_file(lock).unwrap();
+    let run = call("copy", &[&all[..], &["--dry-run"]].concat());
+    assert_eq!(run.of("would_copy").len(), 2);
+    let run = call("copy", &all);
+    run.logs("rule_start", &[("rule", "copy"), ("selected", "2")]);
+    assert_eq!(
+        sandbox.files("out").names(),
+        ["x-a.edi", "x-b-1.edi", "x-b.edi"],
+        "the oldest two"
+    );
+    assert_eq!(sandbox.files("in").len(), 6, "copied");
+    call("move", &["--glob", "*.edi", "--recursive", "true"]);
+    assert_eq!(sandbox.files("in").names(), ["d.tmp"]);
+    let path = sandbox.path("termination");
+    sandbox
+        .call(&["move", "base/in", "base/out", "--retries", "101"])
+        .is_refused(&["--retries", "100"]);
+    assert!(!path.exists());
 }
 
 #[test]

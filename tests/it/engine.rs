@@ -24,7 +24,7 @@ use crate::support::log::Event;
 /// Longer than any of these runs takes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a place is asked, and the item it is asked about; empty for all of them.
+/// What a place is asked, and what it is asked about: an item, or the place itself.
 type Mishap = dyn Fn(&str, &str) -> Result<()> + Send + Sync;
 
 /// Items by the place they are at and their names.
@@ -36,6 +36,7 @@ struct Memory {
     items: Arc<Mutex<Items>>,
     /// Asked before anything is done; fails or panics as the test says.
     mishap: Arc<Mishap>,
+    context: Arc<Context>,
 }
 
 /// How a run between places in memory ended.
@@ -47,9 +48,11 @@ struct Ended {
 
 impl Memory {
     fn new(mishap: impl Fn(&str, &str) -> Result<()> + Send + Sync + 'static) -> Self {
+        let context = Context::new(Timestamp::now, std::env::temp_dir());
         Self {
             items: Arc::default(),
             mishap: Arc::new(mishap),
+            context: Arc::new(context),
         }
     }
 
@@ -72,10 +75,10 @@ impl Memory {
 
     /// Runs rules, each `name: more keys`, from the directory `/in/<name>` to `/out/<name>`.
     fn run(self, defaults: &str, rules: &[&str]) -> Ended {
-        self.run_as(defaults, rules, |_| (), false)
+        self.run_as(defaults, rules, false)
     }
 
-    fn run_as(self, defaults: &str, rules: &[&str], before: fn(&Context), dry_run: bool) -> Ended {
+    fn run_as(self, defaults: &str, rules: &[&str], dry_run: bool) -> Ended {
         let rules = rules.iter().map(|rule| {
             let (name, keys) = rule.split_once(": ").unwrap_or((rule, ""));
             format!(
@@ -91,14 +94,12 @@ impl Memory {
             let log = Shared::default();
             let sink = Box::new(log.clone());
             let logger = Logger::new(Format::Text, Level::Info, Timestamp::now, sink);
-            let context = Context::new(Timestamp::now, std::env::temp_dir());
-            before(&context);
             let instant = Instant {
                 at: Timestamp::now(),
                 zone: TimeZone::UTC,
             };
             let world = World {
-                context: &context,
+                context: &self.context,
                 log: &logger,
                 instant: &instant,
                 dry_run,
@@ -209,6 +210,7 @@ impl Store for Shelf {
     }
 
     fn look(&self, name: &Name) -> Result<Option<Version>> {
+        self.mishap("look", name)?;
         Ok(self.find(name).map(|bytes| version(&bytes)))
     }
 
@@ -334,10 +336,35 @@ fn what_waits_for_its_next_attempt_goes_on_after_a_failure_elsewhere() {
 }
 
 #[test]
+fn a_stop_ends_a_dry_run_and_what_it_did_not_get_to_is_no_failure() {
+    let context = Arc::new(Mutex::new(None::<Arc<Context>>));
+    let known = Arc::clone(&context);
+    let looked = Mutex::new(0);
+    let memory = Memory::new(move |asked, _| {
+        let guard = known.lock().unwrap();
+        let stop = &guard.as_ref().expect("set before the run").stop;
+        let mut looked = looked.lock().unwrap();
+        *looked += i32::from(asked == "look");
+        if *looked == 2 {
+            stop.request(15);
+        }
+        stop.check_request()
+    });
+    *context.lock().unwrap() = Some(Arc::clone(&memory.context));
+    let memory = memory.with("/in/r", &["a", "b", "c", "d"]);
+    let ended = memory.run_as("", &["r"], true);
+    assert_eq!(ended.code, 143, "{:?}", ended.events);
+    assert_eq!(ended.of("would_move").len(), 1, "{:?}", ended.events);
+    let done = ended.of("rule_done")[0];
+    assert_eq!((done.number("failed"), done.number("not_started")), (0, 3));
+}
+
+#[test]
 fn a_run_that_is_stopped_before_it_lists_does_nothing_and_ends() {
     for dry_run in [false, true] {
         let memory = Memory::new(|_, _| Ok(())).with("/in/r", &["a"]);
-        let ended = memory.run_as("", &["r"], |context| context.stop.request(15), dry_run);
+        memory.context.stop.request(15);
+        let ended = memory.run_as("", &["r"], dry_run);
         assert_eq!(ended.code, 143, "{:?}", ended.events);
         assert_eq!(ended.memory.names("/in/r"), ["a"]);
         let said: Vec<_> = ended.events.iter().map(Event::event).collect();

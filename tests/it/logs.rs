@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::minio::{ACCESS_KEY, SECRET_KEY};
+use crate::support::process::Run;
 use crate::support::{DIRECTIONS, End, Fault, Gate, Op, Sandbox, When, ends, tree};
 
 const S3_TO_FILE: (End, End) = (End::S3, End::File);
@@ -54,6 +55,76 @@ fn a_runs_lines_come_in_their_order_with_their_keys() {
         );
         assert_eq!((moved.number("bytes"), moved.number("attempt")), (3, 1));
     }
+}
+
+/// The keys of the first line of this kind, in the order of the line.
+#[track_caller]
+fn keys(run: &Run, event: &str, expected: &[&str]) {
+    let line = run.of(event).into_iter().next();
+    let line = line.unwrap_or_else(|| panic!("no {event} in {run:?}"));
+    let expected = [&["event"], expected].concat();
+    assert_eq!(line.keys(), expected, "{line:?}");
+}
+
+const COUNTS: [&str; 6] = ["moved", "copied", "skipped", "failed", "bytes", "ms"];
+
+#[test]
+fn each_event_has_its_keys_in_their_order_and_no_others() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let items = tree(&[("a", "1"), ("b", "2"), ("c", "3")]);
+    sandbox.fill(End::S3, "in", &items);
+    sandbox.fill(End::File, "files", &items);
+    sandbox.fill(End::File, "copies", &tree(&[("a", "other")]));
+    sandbox.default("exit_on_first_failure: false");
+    sandbox.default("wait_seconds: 0");
+    let broken = Fault::status(503, "SlowDown");
+    proxy.fault(When::op(Op::Get).key("in/b").times(3), broken);
+    let denied = Fault::status(403, "AccessDenied");
+    proxy.fault(When::op(Op::Get).key("in/c").always(), denied);
+    sandbox.rule("s3", &format!("{}, retries: 1", ends(S3_TO_FILE)));
+    let dest = "dest: {type: file, path: copies}, mode: copy, if_exists: skip";
+    sandbox.rule("file", &format!("src: {{type: file, path: files}}, {dest}"));
+    let run = sandbox.run();
+    run.fails();
+    keys(
+        &run,
+        "run_start",
+        &["version", "rules", "concurrency", "dry_run"],
+    );
+    let from_s3 = ["rule", "selected", "more", "mode", "src", "dest"];
+    let from_files = [
+        "rule",
+        "selected",
+        "more",
+        "oldest_age_seconds",
+        "mode",
+        "src",
+        "dest",
+    ];
+    for line in run.of("rule_start") {
+        let expected = if line.get("rule") == "s3" {
+            &from_s3[..]
+        } else {
+            &from_files[..]
+        };
+        assert_eq!(line.keys()[1..], *expected, "{line:?}");
+    }
+    let delivered = ["rule", "src", "dest", "bytes", "ms", "attempt"];
+    keys(&run, "moved", &delivered);
+    keys(&run, "copied", &delivered);
+    keys(&run, "skipped", &["rule", "reason"]);
+    let retry = ["rule", "src", "attempt", "wait_seconds", "error"];
+    keys(&run, "retry", &retry);
+    keys(&run, "failed", &["rule", "src", "dest", "attempt", "error"]);
+    keys(&run, "rule_done", &[&["rule"], &COUNTS[..]].concat());
+    keys(&run, "run_done", &[&COUNTS[..], &["exit"]].concat());
+
+    sandbox.fill(End::File, "files", &tree(&[("d", "4")]));
+    let run = sandbox.run_with(&["--dry-run"]);
+    let would = ["rule", "src", "dest", "bytes"];
+    keys(&run, "would_move", &would);
+    keys(&run, "would_copy", &would);
 }
 
 #[test]
@@ -267,14 +338,21 @@ fn an_item_that_takes_long_tells_of_its_progress() {
     sandbox
         .bucket()
         .put("in/a", crate::support::data::noise(400_000, 1));
-    let gate = Gate::default();
+    let (gate, listing) = (Gate::default(), Gate::default());
     proxy.fault(When::op(Op::Get), Fault::Stall(200_000, gate.clone()));
+    let stalled = When::op(Op::HeadBucket);
+    proxy.fault(stalled, Fault::Hold(listing.clone()));
+    // Whoever lists a rule for long must not be the one who tells.
+    let src = "src: {type: file, path: files}";
+    sandbox.rule("lists", &format!("{src}, dest: {{type: s3, path: out}}"));
     sandbox.rule("r", &ends(S3_TO_FILE));
     let running = sandbox.start();
     running.wait_for("event=progress");
     gate.open();
+    listing.open();
     let run = sandbox.finish(running);
     run.succeeds();
+    keys(&run, "progress", &["rule", "src", "bytes", "of", "percent"]);
     let line = &run.of("progress")[0];
     assert_eq!(line.number("of"), 400_000, "{line:?}");
     assert!(

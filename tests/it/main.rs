@@ -10,6 +10,8 @@
 
 mod command_line;
 mod config;
+mod connect;
+mod connection;
 mod crash;
 mod docs;
 mod engine;

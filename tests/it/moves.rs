@@ -330,19 +330,25 @@ fn published_files_and_directories_get_the_umask_of_bots_mover_umask() {
 
 #[test]
 fn two_runs_at_once_over_one_source_lose_nothing() {
-    for direction in DIRECTIONS {
+    for (direction, if_exists) in DIRECTIONS.into_iter().flat_map(|direction| {
+        ["overwrite", "fail", "keep_both", "skip"].map(|if_exists| (direction, if_exists))
+    }) {
         let sandbox = Sandbox::new();
-        let items = edi_files(40).renamed(|name| name.replace('/', "_"));
+        let items = edi_files(12).renamed(|name| name.replace('/', "_"));
         sandbox.fill(direction.0, "in", &items);
-        sandbox.rule("r", &ends(direction));
+        sandbox.rule("r", &format!("{}, if_exists: {if_exists}", ends(direction)));
         let (one, two) = (sandbox.start(), sandbox.start());
         let (one, two) = (sandbox.finish(one), sandbox.finish(two));
         one.succeeds();
         two.succeeds();
-        assert_eq!(sandbox.at_end(direction.1, "out"), items, "{direction:?}");
+        assert_eq!(
+            sandbox.at_end(direction.1, "out"),
+            items,
+            "{direction:?} {if_exists}"
+        );
         assert!(
             sandbox.at_end(direction.0, "in").is_empty(),
-            "{direction:?}"
+            "{direction:?} {if_exists}"
         );
         let moved = one.of("moved").len() + two.of("moved").len();
         assert!(
@@ -378,6 +384,49 @@ fn all_rules_run_and_none_waits_for_another_ones_backlog() {
         .position(|line| line.get("rule") == "few")
         .expect("it moved");
     assert!(at < 15, "it was number {at} of {}", moved.len());
+}
+
+#[test]
+fn no_more_items_are_in_flight_than_the_run_and_the_rule_allow() {
+    for (run, rule, most) in [(3, "", 3), (8, ", concurrency: 2", 2)] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        let items: Tree = (0..12).map(|n| (format!("{n:02}"), "1")).collect();
+        sandbox.fill(End::S3, "in", &items);
+        let now = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
+        let counts = std::sync::Arc::clone(&now);
+        let count = crate::support::Fault::before(move || {
+            let mut guard = counts.lock().unwrap();
+            guard.0 += 1;
+            guard.1 = guard.1.max(guard.0);
+            drop(guard);
+            std::thread::sleep(Duration::from_millis(30));
+            counts.lock().unwrap().0 -= 1;
+        });
+        proxy.fault(crate::support::When::op(Op::Get).always(), count);
+        sandbox.default(&format!("concurrency: {run}"));
+        sandbox.rule("r", &format!("{}{rule}", ends((End::S3, End::File))));
+        sandbox.run().succeeds();
+        assert_eq!(now.lock().unwrap().1, most, "{run}{rule}");
+    }
+}
+
+#[test]
+fn a_rule_with_concurrency_one_keeps_its_order_over_retries() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let items = tree(&[("a", "1"), ("b", "2"), ("c", "3")]);
+    sandbox.fill(End::S3, "in", &items);
+    let busy = crate::support::Fault::status(503, "SlowDown");
+    proxy.fault(crate::support::When::op(Op::Get).key("in/a").times(3), busy);
+    let keys = "concurrency: 1, retries: 1, wait_seconds: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    let run = sandbox.run();
+    run.succeeds().logs("moved", &[("attempt", "2")]);
+    let asked: Vec<_> = proxy.requests().into_iter().collect();
+    let asked = asked.iter().filter(|request| request.op == Op::Get);
+    let keys: Vec<_> = asked.map(|request| request.key.as_str()).collect();
+    assert_eq!(keys, ["in/a", "in/a", "in/a", "in/a", "in/b", "in/c"]);
 }
 
 #[test]

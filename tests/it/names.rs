@@ -327,6 +327,49 @@ fn the_mtime_token_is_the_sources_own_time() {
 }
 
 #[test]
+fn the_mtime_of_an_object_is_its_last_modified_and_a_repeat_lands_on_the_same_name() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "1");
+    let object = sandbox.bucket().head("in/a").expect("it is there");
+    let time = object.header("last-modified").to_owned();
+    let time = jiff::fmt::rfc2822::parse(&time).unwrap().timestamp();
+    let denied = Fault::status(403, "AccessDenied");
+    proxy.fault(When::op(Op::Delete), denied);
+    let rename = "{regex: '^a$', replace: '{mtime-z}'}";
+    let dest = format!("{{type: file, path: out, rename: {rename}}}");
+    sandbox.rule("r", &format!("src: {{type: s3, path: in}}, dest: {dest}"));
+    let expected = [time.strftime("%Y%m%dT%H%M%SZ").to_string()];
+    sandbox.run().fails();
+    assert_eq!(sandbox.files("out").names(), expected);
+    sandbox.run().succeeds();
+    assert_eq!(sandbox.files("out").names(), expected);
+    assert!(sandbox.bucket().keys().is_empty());
+}
+
+#[test]
+fn a_name_is_computed_once_per_item_and_not_per_attempt() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let path = sandbox.write("in/a", "1");
+    let time = "2026-07-01T10:11:12Z".parse::<jiff::Timestamp>().unwrap();
+    crate::support::sandbox::set_mtime(&path, time.into());
+    let refuse_and_touch = Fault::bend(move |answer| {
+        crate::support::sandbox::set_mtime(&path, std::time::SystemTime::now());
+        answer.status = 403;
+    });
+    proxy.fault(When::op(Op::Put), refuse_and_touch);
+    let rename = "{regex: '^a$', replace: '{mtime-z}'}";
+    let dest = format!("{{type: s3, path: out, rename: {rename}}}");
+    let src = "src: {type: file, path: in}";
+    let keys = "retries: 1, wait_seconds: 0";
+    sandbox.rule("r", &format!("{src}, dest: {dest}, {keys}"));
+    let run = sandbox.run();
+    run.succeeds().logs("moved", &[("attempt", "2")]);
+    assert_eq!(sandbox.bucket().keys(), ["out/20260701T101112Z"]);
+}
+
+#[test]
 fn a_rename_to_nothing_or_to_dots_fails_the_item() {
     // The last part of a name has no slash, so only an empty or dotted result can come of it.
     for (regex, replace) in [("^.*$", ""), ("^.*$", "."), ("^.*$", "..")] {
@@ -478,4 +521,39 @@ fn one_destination_is_one_however_it_is_written() {
     collide(&sandbox, one, two);
     let left = sandbox.files("one").len() + sandbox.files("two").len();
     assert_eq!((sandbox.files("out").len(), left), (1, 1));
+}
+
+/// MinIO keeps `a` and `a/b`, but lists `a/b` only once `a` is gone.
+#[test]
+fn a_key_beside_keys_below_it_is_not_lost() {
+    for to in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        sandbox.bucket().put("in/a", "beside");
+        sandbox.bucket().put("in/a/b", "below");
+        sandbox.rule("r", &ends((End::S3, to)));
+        for _ in 0..3 {
+            sandbox.run();
+        }
+        let mut left = sandbox.bucket().tree("in/");
+        for name in ["a", "a/b"] {
+            if let Some(object) = sandbox.bucket().head(&format!("in/{name}")) {
+                let size = object.header("content-length").to_owned();
+                assert!(!size.is_empty(), "{name}");
+                let body = sandbox.bucket().get(&format!("in/{name}")).body;
+                left = left.union([(name, body)].into_iter().collect());
+            }
+        }
+        let mut there = sandbox.at_end(to, "out");
+        if to == End::S3 {
+            for name in ["a", "a/b"]
+                .into_iter()
+                .filter(|n| sandbox.bucket().has(&format!("out/{n}")))
+            {
+                let body = sandbox.bucket().get(&format!("out/{name}")).body;
+                there = there.union([(name, body)].into_iter().collect());
+            }
+        }
+        let all = tree(&[("a", "beside"), ("a/b", "below")]);
+        assert_eq!(left.union(there), all, "{to:?}");
+    }
 }

@@ -21,11 +21,11 @@ use bots_mover::store::{Clash, Fetched, Listed, Published, Removed, Scope, Store
 use jiff::Timestamp;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 
-use minio::{ACCESS_KEY, Minio, SECRET_KEY};
+use minio::{ACCESS_KEY, Minio, SECRET_KEY, connection};
 
 /// A bucket of its own on the shared `MinIO`.
 struct Sandbox {
-    minio: Arc<Minio>,
+    minio: &'static Minio,
     bucket: String,
     context: Arc<Context>,
 }
@@ -33,7 +33,7 @@ struct Sandbox {
 impl Sandbox {
     fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let minio = Minio::shared();
+        let minio = Minio::plain();
         let bucket = format!("bucket-{}", NUMBER.fetch_add(1, Ordering::SeqCst));
         let sandbox = Self {
             minio,
@@ -51,7 +51,7 @@ impl Sandbox {
     }
 
     fn raw(&self) -> (Bucket, Credentials) {
-        let endpoint = self.minio.connection().endpoint;
+        let endpoint = connection(self.minio).endpoint;
         let name = self.bucket.clone();
         let bucket = Bucket::new(endpoint, UrlStyle::Path, name, "us-east-1").unwrap();
         (bucket, Credentials::new(ACCESS_KEY, SECRET_KEY))
@@ -96,7 +96,7 @@ impl Sandbox {
     }
 
     fn store(&self, prefix: &str) -> S3Store {
-        self.store_by(&self.minio.connection(), prefix)
+        self.store_by(&connection(self.minio), prefix)
     }
 
     fn store_by(&self, connection: &Connection, prefix: &str) -> S3Store {
@@ -490,7 +490,7 @@ fn directories_and_the_rules_own_destination_are_no_candidates() {
     ] {
         sandbox.put_raw(key, b"", &[]);
     }
-    let client = Client::new(&sandbox.minio.connection(), 1, Arc::clone(&sandbox.context));
+    let client = Client::new(&connection(sandbox.minio), 1, Arc::clone(&sandbox.context));
     let excluded = Some("in/done/".to_owned());
     let store = S3Store::new(client.unwrap(), &sandbox.bucket, "in/", excluded).unwrap();
     assert_eq!(names(&store, true), ["a", "d/b", "done2"]);
@@ -547,7 +547,7 @@ fn stored_checksums_of_every_kind_are_verified() {
 #[test]
 fn missing_bucket_is_named_by_every_call() {
     let sandbox = Sandbox::new();
-    let client = Client::new(&sandbox.minio.connection(), 1, Arc::clone(&sandbox.context));
+    let client = Client::new(&connection(sandbox.minio), 1, Arc::clone(&sandbox.context));
     let store = S3Store::new(client.unwrap(), "no-such-bucket", "in/", None).unwrap();
     let entry = Entry {
         name: name("a"),
@@ -584,7 +584,7 @@ fn missing_bucket_is_named_by_every_call() {
 #[test]
 fn wrong_credentials_are_named_even_with_a_large_body() {
     let sandbox = Sandbox::new();
-    let mut connection = sandbox.minio.connection();
+    let mut connection = connection(sandbox.minio);
     connection.secret_key = "wrong".into();
     let store = sandbox.store_by(&connection, "");
     let texts = ["403 SignatureDoesNotMatch", "MINIO_SECRET_KEY"];
@@ -611,7 +611,7 @@ fn right_that_is_missing_is_named() {
     sandbox.put_raw("in/a", b"x", &[]);
     let rights = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
         "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::*/out/*"]}]}"#;
-    let policy = sandbox.minio.data.path().join("policy.json");
+    let policy = sandbox.minio.directory.join("policy.json");
     std::fs::write(&policy, rights).unwrap();
     let user = format!("user-{}", sandbox.bucket);
     for arguments in [
@@ -621,11 +621,11 @@ fn right_that_is_missing_is_named() {
     ] {
         let host = format!(
             "http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{}",
-            sandbox.minio.port
+            sandbox.minio.port()
         );
-        let done = std::process::Command::new(minio::binary("mc"))
+        let done = std::process::Command::new(minio::program("mc"))
             .arg("--config-dir")
-            .arg(sandbox.minio.data.path().join("mc"))
+            .arg(sandbox.minio.directory.join("mc"))
             .arg("admin")
             .args(arguments)
             .env("MC_HOST_m", host)
@@ -633,7 +633,7 @@ fn right_that_is_missing_is_named() {
             .unwrap();
         assert!(done.status.success(), "{done:?}");
     }
-    let mut connection = sandbox.minio.connection();
+    let mut connection = connection(sandbox.minio);
     connection.access_key = user;
     connection.secret_key = "user-secret".into();
     let (input, output) = (
@@ -668,14 +668,14 @@ fn right_that_is_missing_is_named() {
 #[test]
 fn wrong_region_and_token_are_named() {
     // Without a region of its own MinIO takes any.
-    let minio = Minio::start(&[], &[("MINIO_SITE_REGION", "eu-north-7")]);
+    let minio = Minio::start(None, &[("MINIO_SITE_REGION", "eu-north-7")]);
     let context = Arc::new(Context::new(Timestamp::now, std::env::temp_dir()));
-    let client = Client::new(&minio.connection(), 1, context).unwrap();
+    let client = Client::new(&connection(&minio), 1, context).unwrap();
     let store = S3Store::new(client, "edi", "", None).unwrap();
     fails(entries(&store, true), Kind::Other, &["MINIO_REGION"]);
 
     let sandbox = Sandbox::new();
-    let mut connection = sandbox.minio.connection();
+    let mut connection = connection(sandbox.minio);
     connection.session_token = Some("no-token".into());
     let store = sandbox.store_by(&connection, "");
     fails(
@@ -709,7 +709,7 @@ fn wrong_clock_is_named_with_its_skew_and_a_small_one_is_borne() {
     ];
     for (clock, expected) in clocks {
         let context = Arc::new(Context::new(clock, std::env::temp_dir()));
-        let client = Client::new(&sandbox.minio.connection(), 1, context).unwrap();
+        let client = Client::new(&connection(sandbox.minio), 1, context).unwrap();
         let store = S3Store::new(client, &sandbox.bucket, "", None).unwrap();
         match expected {
             None => assert!(entries(&store, true).unwrap().is_empty()),

@@ -106,6 +106,8 @@ fn a_kill_at_any_request_loses_nothing_and_the_next_run_finishes() {
                     &items(),
                     &format!("a kill at {number}"),
                 );
+                let staged = fs::read_dir(sandbox.tmp()).unwrap().count();
+                assert_eq!(staged, 0, "what is staged has no name");
                 proxy.reset();
                 sandbox.run().succeeds();
                 let out = visible(sandbox.at_end(direction.1, "out"));
@@ -248,6 +250,19 @@ fn a_file_that_vanishes_is_no_failure() {
         .succeeds()
         .logs("run_done", &[("moved", "1"), ("failed", "0")]);
     assert_eq!(sandbox.bucket().keys(), ["out/a"]);
+}
+
+#[test]
+fn a_file_that_vanishes_before_it_could_be_removed_is_no_failure() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let path = sandbox.write("in/a", "1");
+    let vanish = Fault::after(move || fs::remove_file(&path).unwrap());
+    proxy.fault(When::op(Op::Put), vanish);
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    let run = sandbox.run();
+    run.succeeds().says("moved", &["somebody else took it"]);
+    assert_eq!(sandbox.bucket().tree("out/"), tree(&[("a", "1")]));
 }
 
 #[test]
@@ -477,6 +492,21 @@ fn a_file_that_becomes_a_link_is_not_followed() {
     sandbox.run();
     assert_eq!(sandbox.bucket().keys(), ["out/a"]);
     assert!(sandbox.base().join("in/b").is_symlink());
+}
+
+/// A removal that is repeated could meet what somebody put there after the first one acted.
+#[test]
+fn a_repeated_removal_looks_again_at_what_it_removes() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "first");
+    let bucket = sandbox.bucket().clone();
+    let replace = Fault::lose_answer_after(move || bucket.put("in/a", "second"));
+    proxy.fault(When::op(Op::Delete), replace);
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox.run().exits(0);
+    assert_eq!(sandbox.files("out"), tree(&[("a", "first")]));
+    assert_eq!(sandbox.bucket().get("in/a").body, b"second");
 }
 
 /// The limit of threads that a pod can have: whoever lists must do the moving then.

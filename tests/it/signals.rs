@@ -20,8 +20,7 @@ fn an_item_in_flight_finishes_and_no_other_begins() {
         sandbox.rule("r", &format!("{}, concurrency: 1", ends(S3_TO_FILE)));
         let running = sandbox.start();
         gate.wait_for_arrivals(1);
-        running.signal(signal);
-        running.wait_for_delivery();
+        running.signal_heard(signal);
         gate.open();
         let run = sandbox.finish(running);
         run.exits(code).logs("run_done", &[]);
@@ -102,6 +101,48 @@ fn a_wait_for_another_listing_is_cut_short() {
 }
 
 #[test]
+fn a_listing_that_stands_still_does_not_hold_up_a_stop() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    sandbox.bucket().put("in/a", "1");
+    let gate = Gate::default();
+    proxy.fault(When::op(Op::List), Fault::Hold(gate.clone()));
+    sandbox.rule("r", &ends(S3_TO_FILE));
+    let running = sandbox.start();
+    gate.wait_for_arrivals(1);
+    let start = Instant::now();
+    running.signal(Signal::TERM);
+    let run = sandbox.finish(running);
+    let elapsed = start.elapsed();
+    gate.open();
+    run.exits(143).logs("run_done", &[("failed", "0")]);
+    run.says("skipped", &["before it was listed"]);
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    assert_eq!(sandbox.bucket().keys(), ["in/a"]);
+}
+
+/// A log that stands still holds up the program, and the second signal must not wait for it.
+#[test]
+fn a_second_signal_exits_at_once_also_where_nobody_reads_the_log() {
+    let sandbox = Sandbox::without_minio();
+    let items: crate::support::Tree = (0..1000).map(|n| (n.to_string(), "")).collect();
+    sandbox.fill(End::File, "in", &items);
+    sandbox.default("max_items: 1000");
+    sandbox.rule("r", &ends((End::File, End::File)));
+    let pipe = sandbox.unread_stdout();
+    let running = sandbox.start();
+    // It holds 64 KiB.
+    while rustix::io::ioctl_fionread(&pipe).unwrap() < 60_000 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.signal_heard(Signal::TERM);
+    let start = Instant::now();
+    running.signal(Signal::TERM);
+    running.finish().exits(143);
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
 fn a_second_signal_exits_at_once() {
     let sandbox = Sandbox::new();
     let proxy = sandbox.proxy();
@@ -111,8 +152,7 @@ fn a_second_signal_exits_at_once() {
     sandbox.rule("r", &ends(S3_TO_FILE));
     let running = sandbox.start();
     gate.wait_for_arrivals(1);
-    running.signal(Signal::TERM);
-    running.wait_for_delivery();
+    running.signal_heard(Signal::TERM);
     let start = Instant::now();
     running.signal(Signal::TERM);
     let run = sandbox.finish(running);

@@ -16,7 +16,7 @@ fn own_ca() -> String {
 
 #[test]
 fn a_private_ca_is_trusted_where_it_is_named() {
-    let other = Identity::new("another CA").ca;
+    let other = Identity::new("another CA", &[]).ca;
     for bundle in [own_ca(), format!("{other}\n{}", own_ca())] {
         let sandbox = sandbox();
         let path = sandbox.path("ca.pem");
@@ -36,7 +36,7 @@ fn a_private_ca_is_trusted_where_it_is_named() {
 fn another_ca_is_refused() {
     let sandbox = sandbox();
     let path = sandbox.path("ca.pem");
-    std::fs::write(&path, Identity::new("another CA").ca).unwrap();
+    std::fs::write(&path, Identity::new("another CA", &[]).ca).unwrap();
     sandbox.env("MINIO_VERIFY", &path);
     let address = Minio::tls().address.clone();
     sandbox

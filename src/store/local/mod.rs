@@ -9,11 +9,12 @@
 //! - No lock is ever taken, no owner, mode or time of a file changed.
 //!
 //! How it is divided: `tree` finds and opens what a name means and words what went wrong, `listing`
-//! walks directories, `publish` makes directories and files. What Bots does in the same
-//! directories: it appends to final names without a sync, under an exclusive `lockf` where
-//! 'system locks' is on.
+//! walks directories, `publish` makes directories and files, `probe` tries it all out before a run.
+//! What Bots does in the same directories: it appends to final names without a sync, under an
+//! exclusive `lockf` where 'system locks' is on.
 
 mod listing;
+mod probe;
 mod publish;
 mod tree;
 
@@ -29,6 +30,7 @@ use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
+pub use self::probe::free_space;
 use self::publish::Visited;
 use self::tree::{At, Stat, again, fault, fault_at};
 use crate::context::Context;
@@ -329,7 +331,11 @@ impl Store for LocalStore {
     }
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
-        again(|| self.remove_once(name, version))
+        let removed = again(|| self.remove_once(name, version))?;
+        if removed == Removed::Done {
+            self.sweep_source_once(name);
+        }
+        Ok(removed)
     }
 }
 

@@ -8,8 +8,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -31,7 +30,7 @@ use super::{LocalStore, chunk_for};
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::stage::Staged;
-use crate::store::{Clash, PART_FILE, Published, is_temporary};
+use crate::store::{Clash, PART_FILE, Published, is_temporary, random};
 
 /// How many random names are tried for a part file.
 const PART_NAME_TRIES: u32 = 8;
@@ -144,12 +143,7 @@ impl LocalStore {
                 .because("the staged copy is not what was staged")
                 .advise("check the disk that TMPDIR is on, and the memory"));
         }
-        fsync(&file).map_err(|error| fault_at("sync", &self.place, name, error))?;
-        match close_err::Closable::close(file) {
-            // Linux has closed it by then, and it was synced before.
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
-            result => result.map_err(|error| fault_at("close", &self.place, name, error)),
-        }
+        sync_and_close(file).map_err(|(action, error)| fault_at(action, &self.place, name, error))
     }
 
     /// Makes a file that is there already, and its name, as durable as a published one.
@@ -259,22 +253,36 @@ impl LocalStore {
 
     /// Removes the part files of dead runs, once in each directory. Never fails: it is a courtesy.
     fn sweep_once(&self, dirs: &[u8], directory: &OwnedFd) {
-        let path = shown(&self.path, dirs);
-        if self.visited.sets().swept.insert(path) {
+        if self.is_unswept(dirs) {
             sweep(directory, self.context.now());
         }
+    }
+
+    /// The same where a source was removed: a dead probe may have left its file there.
+    pub(super) fn sweep_source_once(&self, name: &Name) {
+        let (dirs, _) = name.split();
+        if self.is_unswept(dirs)
+            && let Ok(directory) = open_below(&self.path, dirs, OFlags::RDONLY)
+        {
+            sweep(&directory, self.context.now());
+        }
+    }
+
+    fn is_unswept(&self, dirs: &[u8]) -> bool {
+        let path = shown(&self.path, dirs);
+        self.visited.sets().swept.insert(path)
     }
 }
 
 /// A file that is being written, unlinked unless it is placed.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     directory: BorrowedFd<'a>,
     name: Vec<u8>,
     placed: bool,
 }
 
 impl<'a> Part<'a> {
-    fn create(directory: &'a OwnedFd) -> rustix::io::Result<(Self, File)> {
+    pub(super) fn create(directory: &'a OwnedFd) -> rustix::io::Result<(Self, File)> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut tries = 1;
@@ -300,7 +308,7 @@ impl<'a> Part<'a> {
     /// Gives it its name; false where `clash` says to refuse and the name is taken.
     ///
     /// `EXIST` or `ISDIR`: a directory has the name. `OPNOTSUPP`: the filesystem cannot refuse.
-    fn place(mut self, last: &[u8], clash: Clash) -> rustix::io::Result<bool> {
+    pub(super) fn place(mut self, last: &[u8], clash: Clash) -> rustix::io::Result<bool> {
         let (directory, name) = (self.directory, self.name.as_slice());
         let placed = match clash {
             Clash::Replace => renameat(directory, name, directory, last).map(|()| true),
@@ -343,6 +351,24 @@ impl<'a> Part<'a> {
         let _ = unlinkat(directory, name, AtFlags::empty());
         Ok(true)
     }
+
+    /// Gives it another hidden name. Only for trying out: an item is placed.
+    pub(super) fn rename(&mut self, name: Vec<u8>) -> rustix::io::Result<()> {
+        renameat(
+            self.directory,
+            self.name.as_slice(),
+            self.directory,
+            name.as_slice(),
+        )?;
+        self.name = name;
+        Ok(())
+    }
+
+    /// Unlinks it, and says when that is refused.
+    pub(super) fn remove(mut self) -> rustix::io::Result<()> {
+        self.placed = true;
+        unlinkat(self.directory, self.name.as_slice(), AtFlags::empty())
+    }
 }
 
 impl Drop for Part<'_> {
@@ -369,8 +395,19 @@ fn refuse_unsupported(path: &str) -> Error {
         .advise("use 'if_exists: overwrite' for this destination")
 }
 
+/// Leaves a file durable and closed, or says which of the two failed: some filesystems tell only
+/// then that they are full.
+pub(super) fn sync_and_close(file: File) -> Result<(), (&'static str, io::Error)> {
+    fsync(&file).map_err(|error| ("sync", error.into()))?;
+    match close_err::Closable::close(file) {
+        // Linux has closed it by then, and it was synced before.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result.map_err(|error| ("close", error)),
+    }
+}
+
 /// Syncs a directory; filesystems that cannot have nothing to sync.
-fn sync_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
+pub(super) fn sync_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
     match fsync(directory) {
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         result => result,
@@ -378,9 +415,7 @@ fn sync_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
 }
 
 fn part_name() -> Vec<u8> {
-    // Each `RandomState` has other keys, so the hash of nothing is a random number.
-    let random = RandomState::new().hash_one(());
-    let random = format!("{random:016x}");
+    let random = format!("{:016x}", random());
     let (begins, ends) = PART_FILE;
     [begins, &random, ends].concat().into_bytes()
 }

@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
-use super::error::{Refusal, Target, transport};
+use super::error::{Refusal, Target, skew_seconds, transport};
 use super::retry::{Try, quickly};
 use crate::context::{Context, Stop};
 use crate::environment::{Addressing, Connection, Verify};
@@ -136,8 +136,13 @@ impl Client {
     }
 
     /// Scheme, host and port, for people.
-    pub(super) fn endpoint(&self) -> &str {
+    pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Whether any certificate will do.
+    pub(super) fn trusts_anybody(&self) -> bool {
+        matches!(self.connection.verify, Verify::Off)
     }
 
     /// Makes a request with two more quick tries.
@@ -369,6 +374,11 @@ impl Answer<'_> {
     /// The length of the body, or that it would have had if this were no `HEAD`.
     pub(super) fn length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()
+    }
+
+    /// By how many seconds our clock is ahead of the server's, where the server tells its time.
+    pub(super) fn skew_seconds(&self) -> Option<i64> {
+        skew_seconds(self.header("date")?, self.client.context.now())
     }
 
     /// Reads on; 0 at the end of a whole body, and only there.

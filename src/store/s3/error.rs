@@ -64,6 +64,19 @@ struct ErrorBody {
     message: Option<String>,
 }
 
+/// What has to be mended before another answer can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Who answers is no S3 server, or one that cannot work now.
+    Server,
+    /// The two clocks differ too much.
+    Clock,
+    /// Key, secret, session token or region.
+    Credentials,
+    /// What was asked for: all else is in order.
+    Request,
+}
+
 /// An answer that is not the wanted one.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -128,6 +141,29 @@ impl Refusal {
         &self.code
     }
 
+    /// What is wrong: this request, or all that could be made.
+    pub(super) fn subject(&self) -> Subject {
+        match self.code.as_str() {
+            "" => Subject::Server,
+            "RequestTimeTooSkewed" => Subject::Clock,
+            "AccessDenied" if self.is_about_time() => Subject::Clock,
+            "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "InvalidTokenId"
+            | "ExpiredToken"
+            | "InvalidToken"
+            | "AuthorizationHeaderMalformed"
+            | "AuthorizationQueryParametersError" => Subject::Credentials,
+            code if kind(self.status, code) == Kind::Transient => Subject::Server,
+            _ => Subject::Request,
+        }
+    }
+
+    /// A presigned request that is too old, or from the future, is told by words only.
+    fn is_about_time(&self) -> bool {
+        self.message.contains("expired") || self.message.contains("not valid yet")
+    }
+
     /// The error that goes up.
     pub(super) fn into_error(self, target: &Target<'_>) -> Error {
         let error = target.error(kind(self.status, &self.code), &self);
@@ -154,10 +190,7 @@ impl Refusal {
                 "check MINIO_SECRET_KEY, and that no proxy on the way changes the request"
             }
             "RequestTimeTooSkewed" => "set the clock of this machine or of the server",
-            "AccessDenied" if self.message.contains("expired") => {
-                "set the clock of this machine or of the server"
-            }
-            "AccessDenied" if self.message.contains("not valid yet") => {
+            "AccessDenied" if self.is_about_time() => {
                 "set the clock of this machine or of the server"
             }
             "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError" => {
@@ -267,7 +300,7 @@ fn right_for(verb: &str) -> &'static str {
 }
 
 /// Seconds that our clock is ahead of the server's `Date`.
-fn skew_seconds(date: &str, now: Timestamp) -> Option<i64> {
+pub(super) fn skew_seconds(date: &str, now: Timestamp) -> Option<i64> {
     let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
     Some(now.as_second() - theirs.as_second())
 }
@@ -423,6 +456,45 @@ mod tests {
         ];
         for (status, code, expected) in cases {
             assert_eq!(kind(status, code), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn refusals_that_every_request_would_meet_are_told_from_those_of_one() {
+        let cases = [
+            (403, "InvalidAccessKeyId", "", Subject::Credentials),
+            (403, "SignatureDoesNotMatch", "", Subject::Credentials),
+            (403, "InvalidTokenId", "", Subject::Credentials),
+            (
+                400,
+                "AuthorizationQueryParametersError",
+                "",
+                Subject::Credentials,
+            ),
+            (403, "RequestTimeTooSkewed", "", Subject::Clock),
+            (403, "AccessDenied", "Request has expired", Subject::Clock),
+            (
+                403,
+                "AccessDenied",
+                "Request is not valid yet",
+                Subject::Clock,
+            ),
+            (403, "AccessDenied", "Access Denied.", Subject::Request),
+            (404, "NoSuchBucket", "", Subject::Request),
+            (503, "SlowDown", "", Subject::Server),
+            (302, "", "", Subject::Server),
+            (404, "", "", Subject::Server),
+        ];
+        for (status, code, message, expected) in cases {
+            let refusal = Refusal {
+                status,
+                code: code.to_owned(),
+                message: message.to_owned(),
+                skew_seconds: None,
+                pointed: None,
+                wants_tls: false,
+            };
+            assert_eq!(refusal.subject(), expected, "{refusal}");
         }
     }
 

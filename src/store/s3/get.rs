@@ -99,7 +99,7 @@ impl S3Store {
     }
 
     /// A 404 is the key's or the bucket's; where the answer does not say, the bucket is looked at.
-    fn not_found(&self, answer: Answer<'_>, target: &Target<'_>) -> Error {
+    pub(super) fn not_found(&self, answer: Answer<'_>, target: &Target<'_>) -> Error {
         use crate::store::Store as _;
         let refusal = answer.refusal();
         if !refusal.code().is_empty() {

@@ -8,7 +8,7 @@ use rusty_s3::actions::list_objects_v2::{
     ListObjectsContent, ListObjectsV2, ListObjectsV2Response,
 };
 
-use super::client::{Headers, Payload};
+use super::client::{Answer, Headers, Payload};
 use super::error::{Refusal, Target};
 use super::{S3Store, unquoted};
 use crate::error::{Kind, Result};
@@ -47,7 +47,8 @@ impl S3Store {
         let mut empty_pages = 0;
         loop {
             self.client.stop().check_request()?;
-            let page = self.page(scope.recursive, token.as_deref(), &target)?;
+            let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
+            let page = self.page(keys, scope.recursive, token.as_deref(), &target)?;
             let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
             for content in page.contents {
                 if content.key <= last_key {
@@ -76,13 +77,14 @@ impl S3Store {
         }
     }
 
-    fn page(
+    /// One page of up to so many keys.
+    pub(super) fn page(
         &self,
+        keys: usize,
         recursive: bool,
         token: Option<&str>,
         target: &Target<'_>,
     ) -> Result<ListObjectsV2Response> {
-        let keys = token.map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
         self.client.tries(|attempt| {
             let mut action = self.bucket.list_objects_v2(self.client.credentials());
             action.with_max_keys(keys);
@@ -101,11 +103,7 @@ impl S3Store {
             if answer.status() != 200 {
                 return Err(answer.error());
             }
-            let text = answer.text(keys * KEY_LIMIT_BYTES)?;
-            ListObjectsV2::parse_response(&text).map_err(|error| match Refusal::inside(&text) {
-                Some(refusal) => refusal.into_error(target),
-                None => target.error(Kind::Other, format!("the listing does not parse: {error}")),
-            })
+            read_page(&mut answer, keys, target)
         })
     }
 
@@ -155,4 +153,17 @@ impl S3Store {
             },
         }))
     }
+}
+
+/// The page of up to so many keys that a `200` holds.
+pub(super) fn read_page(
+    answer: &mut Answer<'_>,
+    keys: usize,
+    target: &Target<'_>,
+) -> Result<ListObjectsV2Response> {
+    let text = answer.text(keys * KEY_LIMIT_BYTES)?;
+    ListObjectsV2::parse_response(&text).map_err(|error| match Refusal::inside(&text) {
+        Some(refusal) => refusal.into_error(target),
+        None => target.error(Kind::Other, format!("the listing does not parse: {error}")),
+    })
 }

@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod get;
 mod list;
+mod probe;
 mod put;
 mod retry;
 
@@ -94,6 +95,20 @@ impl S3Store {
     }
 
     /// What the server says of an object without its body; `None` where there is none.
+    /// What keeps the object from being removed: it is `gone`, or not what was staged.
+    fn not_removable(
+        &self,
+        key: &str,
+        version: &Version,
+        gone: Removed,
+    ) -> Result<Option<Removed>> {
+        Ok(match self.head(key)? {
+            None => Some(gone),
+            Some(head) if !head.is(version) => Some(Removed::Changed),
+            Some(_) => None,
+        })
+    }
+
     fn head(&self, key: &str) -> Result<Option<Head>> {
         let target = self.target("look at", key);
         let headers: Headers<'_> = vec![CHECKSUM_MODE];
@@ -192,13 +207,17 @@ impl Store for S3Store {
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
         let key = self.key(name)?;
-        match self.head(&key)? {
-            None => return Ok(Removed::Gone),
-            Some(head) if !head.is(version) => return Ok(Removed::Changed),
-            Some(_) => {}
-        }
         let target = self.target("delete", &key);
+        if let Some(end) = self.not_removable(&key, version, Removed::Gone)? {
+            return Ok(end);
+        }
         self.client.tries(|attempt| {
+            // The first try may have done it, and somebody may have put another object there since.
+            if attempt.is_repeat()
+                && let Some(end) = self.not_removable(&key, version, Removed::Done)?
+            {
+                return Ok(end);
+            }
             let action = self.bucket.delete_object(self.client.credentials(), &key);
             let answer =
                 self.client

@@ -11,9 +11,8 @@ use bots_mover::stage::{Stage, Staged};
 use bots_mover::store::s3::{Client, S3Store};
 use bots_mover::store::{Clash, Published, Store as _};
 use jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use super::minio::{Minio, free_port};
+use super::minio::{Identity, Minio, connection, free_port};
 use super::{BIG, content_of, entries, fails, name, noise, put};
 
 /// A `MinIO` with a certificate for `localhost`, and not for `127.0.0.1`, by a private CA.
@@ -35,20 +34,13 @@ impl Secure {
 
     fn start() -> Self {
         let files = tempfile::tempdir().unwrap();
-        let ca = authority();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &ca).unwrap();
-        let write = |file: &str, text: String| fs::write(files.path().join(file), text).unwrap();
-        write("public.crt", certificate.pem());
-        write("private.key", key.serialize_pem());
-        write("ca.pem", ca.pem());
-        write("other.pem", authority().pem());
-        write("empty.pem", String::new());
-        let directory = files.path().to_str().unwrap();
-        let minio = Minio::start(&["--certs-dir", directory], &[]);
-        // A directory beside the others is a bucket.
-        fs::create_dir(minio.data.path().join("drive/edi")).unwrap();
+        let identity = Identity::new("a private CA", &["localhost"]);
+        let write = |file: &str, text: &str| fs::write(files.path().join(file), text).unwrap();
+        write("ca.pem", &identity.ca);
+        write("other.pem", &Identity::new("another CA", &[]).ca);
+        write("empty.pem", "");
+        let minio = Minio::start(Some(&identity), &[]);
+        minio.bucket("edi").create();
         Self { minio, files }
     }
 
@@ -57,18 +49,12 @@ impl Secure {
     }
 
     fn connection(&self, host: &str, verify: Verify) -> Connection {
-        let mut connection = self.minio.connection();
-        let endpoint = format!("https://{host}:{}", self.minio.port);
+        let mut connection = connection(&self.minio);
+        let endpoint = format!("https://{host}:{}", self.minio.port());
         connection.endpoint = endpoint.parse().unwrap();
         connection.verify = verify;
         connection
     }
-}
-
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 fn new_context() -> Arc<Context> {
@@ -142,14 +128,16 @@ fn certificate_for_another_host_is_refused() {
 #[test]
 fn wrong_scheme_is_named() {
     let secure = Secure::shared();
-    let plain = Minio::shared();
-    let mut connection = plain.connection();
-    connection.endpoint = format!("https://127.0.0.1:{}", plain.port).parse().unwrap();
+    let plain = Minio::plain();
+    let mut connection = connection(plain);
+    connection.endpoint = format!("https://127.0.0.1:{}", plain.port())
+        .parse()
+        .unwrap();
     let texts = ["MINIO_ENDPOINT must begin with http://"];
     fails(entries(&store(&connection), true), Kind::Other, &texts);
 
-    let mut connection = secure.minio.connection();
-    connection.endpoint = format!("http://127.0.0.1:{}", secure.minio.port)
+    connection = super::connection(&secure.minio);
+    connection.endpoint = format!("http://127.0.0.1:{}", secure.minio.port())
         .parse()
         .unwrap();
     let texts = ["MINIO_ENDPOINT must begin with https://"];
@@ -173,8 +161,8 @@ fn bundle_that_holds_no_certificate_is_named() {
 
 #[test]
 fn nobody_home_is_named() {
-    let plain = Minio::shared();
-    let mut connection = plain.connection();
+    let plain = Minio::plain();
+    let mut connection = connection(plain);
     connection.endpoint = format!("http://127.0.0.1:{}", free_port()).parse().unwrap();
     let texts = ["connection refused", "nothing listens there"];
     fails(entries(&store(&connection), true), Kind::Transient, &texts);

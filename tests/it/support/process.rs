@@ -121,16 +121,19 @@ impl Running {
             .is_none_or(|state| state.is_empty() || state.starts_with('Z'))
     }
 
-    /// Waits until the kernel has delivered the signals sent: none is pending any more.
-    pub(crate) fn wait_for_delivery(&self) {
-        let status = format!("/proc/{}/status", self.child.id());
-        let pending = |text: &str| {
-            let lines = text.lines().filter(|line| line.contains("Pnd:"));
-            lines
-                .into_iter()
-                .any(|line| line.bytes().any(|b| (b'1'..=b'9').contains(&b)))
+    /// Sends a first signal and waits until the program has heard it: it then starts a thread that
+    /// watches the time left. No other thread may start or end meanwhile.
+    pub(crate) fn signal_heard(&self, signal: Signal) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let threads = || {
+            std::fs::read_dir(&tasks)
+                .expect("the program still runs")
+                .count()
         };
-        while std::fs::read_to_string(&status).is_ok_and(|text| pending(&text)) {
+        let (before, start) = (threads(), Instant::now());
+        self.signal(signal);
+        while threads() <= before {
+            assert!(start.elapsed() < TIMEOUT, "the signal is not heard");
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -11,6 +11,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::minio::DOMAIN;
+
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Op {
@@ -32,6 +34,8 @@ pub(crate) enum Op {
 pub(crate) struct Request {
     pub(crate) op: Op,
     pub(crate) method: String,
+    /// The Host header.
+    pub(crate) host: String,
     /// Decoded, without the bucket; empty for requests to the bucket itself.
     pub(crate) key: String,
     /// The query's names, and the values of those that are no secret.
@@ -73,6 +77,8 @@ pub(crate) enum Fault {
     ResetBefore,
     /// The server acts, and its answer is lost.
     LoseAnswer,
+    /// The server acts, this happens, and the answer is lost.
+    LoseAnswerAfter(Hook),
     /// The answer ends after so many bytes of its body.
     Truncate(usize),
     /// The connection is reset after so many bytes of the answer's body.
@@ -321,6 +327,10 @@ impl Fault {
         Self::After(Arc::new(hook))
     }
 
+    pub(crate) fn lose_answer_after(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::LoseAnswerAfter(Arc::new(hook))
+    }
+
     pub(crate) fn bend(bend: impl Fn(&mut Answer) + Send + Sync + 'static) -> Self {
         Self::Bend(Arc::new(bend))
     }
@@ -422,6 +432,10 @@ fn answer(
     let mut answer = request.forward(&shared.upstream)?;
     match fault {
         Some(Fault::LoseAnswer) => return Ok(false),
+        Some(Fault::LoseAnswerAfter(hook)) => {
+            hook();
+            return Ok(false);
+        }
         Some(Fault::After(hook)) => hook(),
         Some(Fault::Bend(bend)) => bend(&mut answer),
         Some(Fault::CorruptAnswer(at)) => answer.body[*at] ^= 1,
@@ -478,10 +492,7 @@ impl Shared {
 impl Request {
     /// The value of one of the request's headers, gone from the log.
     fn header(&self, name: &str) -> Option<String> {
-        let head = String::from_utf8_lossy(&self.head).into_owned();
-        let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-        let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.trim().to_owned())
+        header_of(&self.head, name)
     }
 
     /// `None` at the end of the connection.
@@ -518,8 +529,13 @@ impl Request {
                 )
             })
             .collect();
+        let host = header_of(&head, "host").unwrap_or_default();
         let path = url.path().trim_start_matches('/');
-        let key = path.split_once('/').map_or("", |(_bucket, key)| key);
+        let key = if host.contains(&format!(".{DOMAIN}")) {
+            path
+        } else {
+            path.split_once('/').map_or("", |(_bucket, key)| key)
+        };
         let mut request = Self {
             op: Op::of(
                 &method,
@@ -527,6 +543,7 @@ impl Request {
                 &query.iter().map(|(name, _)| name.as_str()).collect(),
             ),
             method,
+            host,
             key: percent_decoded(key),
             query,
             fault: None,
@@ -662,6 +679,7 @@ impl fmt::Debug for Fault {
             Self::CloseBefore => f.write_str("CloseBefore"),
             Self::ResetBefore => f.write_str("ResetBefore"),
             Self::LoseAnswer => f.write_str("LoseAnswer"),
+            Self::LoseAnswerAfter(_) => f.write_str("LoseAnswerAfter"),
             Self::Truncate(bytes) => write!(f, "Truncate({bytes})"),
             Self::Reset(bytes) => write!(f, "Reset({bytes})"),
             Self::Stall(bytes, _) => write!(f, "Stall({bytes})"),
@@ -699,6 +717,13 @@ fn reset(client: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
     // The last handle is closed by the caller; a read half that still waits would keep it open.
     client.shutdown(Shutdown::Read)
+}
+
+fn header_of(head: &[u8], name: &str) -> Option<String> {
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.trim().to_owned())
 }
 
 fn read_head(reader: &mut impl io::BufRead) -> io::Result<Vec<u8>> {

@@ -12,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use tempfile::TempDir;
 
 use super::minio::{ACCESS_KEY, Minio, SECRET_KEY};
@@ -218,6 +219,20 @@ impl Sandbox {
         self.launch_through(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"])
     }
 
+    /// Nobody reads the standard output of the runs to come, but somebody could: a write to it
+    /// waits once this pipe is full.
+    pub(crate) fn unread_stdout(&self) -> fs::File {
+        let pipe = self.path("stdout");
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, &pipe, FileType::Fifo, mode, 0).expect("make a FIFO");
+        let script = OsStr::new("exec \"$@\" >\"$0\"");
+        self.launch_through(&[OsStr::new("sh"), OsStr::new("-c"), script, pipe.as_os_str()]);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(CWD, &pipe, flags, Mode::empty())
+            .expect("open the FIFO")
+            .into()
+    }
+
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
     pub(crate) fn file_size_limit_blocks(&self, blocks: &str) -> &Self {
         // The signal is ignored so that the write fails in place of the process.
@@ -246,6 +261,22 @@ impl Sandbox {
     pub(crate) fn launch_plainly(&self) -> &Self {
         self.launcher.borrow_mut().clear();
         self
+    }
+
+    /// The runs to come are killed when they write the first byte to a file. Pipes are no files.
+    pub(crate) fn dies_at_first_write(&self) -> &Self {
+        // SIGXFSZ ends a process that has no other plan for it.
+        let script = "ulimit -c 0; ulimit -f 0; exec \"$@\"";
+        self.launch_through(&["sh", "-c", script, "sh"])
+    }
+
+    /// The runs to come may do only these `s3:` actions, in the test's own bucket.
+    pub(crate) fn only_allowed(&self, actions: &[&str]) -> &Self {
+        let minio = self.minio.get().expect("a sandbox with a bucket");
+        let session = minio.session(self.bucket().name(), actions);
+        self.env("MINIO_ACCESS_KEY", session.access_key);
+        self.env("MINIO_SECRET_KEY", session.secret_key);
+        self.env("MINIO_SESSION_TOKEN", session.token)
     }
 
     /// The config as it is written for a run.
@@ -320,7 +351,12 @@ impl Sandbox {
 
     /// Starts a run and lets it be.
     pub(crate) fn start(&self) -> Running {
-        let call = self.call_with_config::<&str>(&[]);
+        self.start_with::<&str>(&[])
+    }
+
+    /// Starts it with more arguments behind `--config …`.
+    pub(crate) fn start_with<A: AsRef<OsStr>>(&self, args: &[A]) -> Running {
+        let call = self.call_with_config(args);
         self.tell("before", &call);
         call.start()
     }

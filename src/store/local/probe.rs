@@ -1,0 +1,185 @@
+//! Tries what a run does in a directory: lists it, and makes, syncs, renames and removes a hidden
+//! file. Tells whose it is and what room there is.
+//!
+//! Nothing else is made, no directory either. Should a kill leave the hidden file, its name is one
+//! that nobody takes and a later run clears up.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, OFlags, RawDir, accessat, statat, statvfs};
+use rustix::io::Errno;
+
+use super::LocalStore;
+use super::publish::{Part, sync_and_close, sync_directory};
+use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below};
+use crate::error::{Error, Kind, Result};
+use crate::store::Store as _;
+use crate::store::probe::{Finding, Report, Right, probe_name};
+
+/// In a directory with this bit only the owner of a file, or of the directory, may remove or
+/// replace it; inode(7).
+const STICKY: u32 = 0o1000;
+
+impl LocalStore {
+    /// Tries what these rights need. A directory that is not there is none of a run's troubles,
+    /// where it can be made.
+    pub fn probe(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
+        if let Err(missing) = self.exists() {
+            return report("base", Finding::Bad(missing));
+        }
+        let changes = rights.contains(&Right::Write) || rights.contains(&Right::Remove);
+        let stat = match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
+            Ok(stat) if stat.is_directory() => stat,
+            Ok(_) => {
+                let error = fault("open the directory", &self.path, Errno::NOTDIR);
+                return report("directory", Finding::Bad(error));
+            }
+            Err(Errno::NOENT) => return self.probe_missing(rights, report),
+            Err(error) => {
+                let error = fault("open the directory", &self.path, error);
+                return report("directory", Finding::Bad(error));
+            }
+        };
+        report("owner", Finding::Good(owner(&stat)))?;
+        if changes && is_sticky(&stat) {
+            let note = "its sticky bit is set: files of other users cannot be removed or replaced";
+            report("owner", Finding::Note(note.into()))?;
+        }
+        report("space", free_space(&self.path))?;
+        if rights.contains(&Right::List) {
+            report("list", Finding::of(self.try_list(), "may be read"))?;
+        }
+        if changes {
+            let good = "a hidden file was made, synced, renamed and removed";
+            report("write", Finding::of(self.try_write(), good))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Where a destination is to be made, looks at the directory that it would be made in.
+    fn probe_missing(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
+        if !rights.contains(&Right::Write) {
+            let note = "not there: the rule has nothing to do, and a run warns of it";
+            return report("directory", Finding::Note(note.into()));
+        }
+        let mut parent = self.path.as_path();
+        loop {
+            match statat(CWD, parent, AtFlags::empty()) {
+                Err(Errno::NOENT) => {}
+                Err(error) => {
+                    let error = fault("open the directory", parent, error);
+                    return report("directory", Finding::Bad(error));
+                }
+                Ok(_) => break,
+            }
+            if statat(CWD, parent, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                let error = fault("make the directory", parent, Errno::LOOP);
+                return report("directory", Finding::Bad(error));
+            }
+            parent = parent.parent().unwrap_or(Path::new("/"));
+        }
+        let made = accessat(
+            CWD,
+            parent,
+            Access::WRITE_OK | Access::EXEC_OK,
+            AtFlags::empty(),
+        )
+        .map_err(|error| fault("make a directory in", parent, error));
+        let note = format!("not there: a run makes it, in {}", parent.display());
+        let finding = match made {
+            Ok(()) => Finding::Note(note),
+            Err(error) => Finding::Bad(error),
+        };
+        report("directory", finding)?;
+        report("space", free_space(parent))
+    }
+
+    fn open_root(&self) -> Result<OwnedFd> {
+        open_below(&self.path, b"", OFlags::RDONLY)
+            .map_err(|error| fault("open the directory", &self.path, error))
+    }
+
+    /// Reads the directory's beginning, and looks for a name in it, which needs another right.
+    fn try_list(&self) -> Result<()> {
+        let directory = self.open_root()?;
+        let fail = |error| fault("list", &self.path, error);
+        let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
+        if let Some(Err(error)) = RawDir::new(&directory, &mut chunk).next() {
+            return Err(fail(error));
+        }
+        match statat(&directory, probe_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(fault("look at what is in", &self.path, error)),
+        }
+    }
+
+    /// What publishing and removing do, with a hidden file that is gone afterwards.
+    fn try_write(&self) -> Result<()> {
+        let stop = &self.context.stop;
+        // The second signal waits for the file to be gone; behind it none is made any more.
+        let _held = stop.hold();
+        if stop.requested().is_some() {
+            return Err(Error::new(Kind::Stopped, "stopped by a signal"));
+        }
+        let fail = |action| move |error: Errno| fault(action, &self.path, error);
+        let directory = self.open_root()?;
+        let (mut part, mut file) =
+            Part::create(&directory).map_err(fail("make a hidden file in"))?;
+        file.write_all(b"?")
+            .map_err(|error| fault("write a hidden file in", &self.path, error))?;
+        sync_and_close(file).map_err(|(action, error)| {
+            fault(&format!("{action} a hidden file in"), &self.path, error)
+        })?;
+        part.rename(probe_name().into_bytes())
+            .map_err(fail("rename a hidden file in"))?;
+        sync_directory(&directory).map_err(fail("sync the directory"))?;
+        part.remove().map_err(fail("remove a hidden file from"))
+    }
+}
+
+/// The room that an ordinary user may take where this directory is.
+pub fn free_space(directory: &Path) -> Finding {
+    match statvfs(directory) {
+        Err(error) => Finding::Bad(fault("look for free space in", directory, error)),
+        Ok(room) => {
+            let free = size_text(room.f_bavail.saturating_mul(room.f_frsize));
+            // Filesystems that make inodes as they need them count none.
+            let inodes = match room.f_files {
+                0 => String::new(),
+                _ => format!(" and {} inodes", room.f_favail),
+            };
+            Finding::Good(format!("{free}{inodes} free"))
+        }
+    }
+}
+
+/// Whether others' files in this directory are out of our reach, although it may be written.
+fn is_sticky(stat: &Stat) -> bool {
+    let uid = rustix::process::geteuid();
+    stat.permissions() & STICKY != 0 && !uid.is_root() && stat.owner().0 != uid.as_raw()
+}
+
+fn owner(stat: &Stat) -> String {
+    let (uid, gid) = stat.owner();
+    let (our_uid, our_gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    format!(
+        "uid {uid} gid {gid} mode {:04o}; running as uid {} gid {}",
+        stat.permissions(),
+        our_uid.as_raw(),
+        our_gid.as_raw()
+    )
+}
+
+/// Bytes in the largest unit of which there is one.
+fn size_text(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}

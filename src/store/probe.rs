@@ -1,0 +1,49 @@
+//! The words in which a store tells what it found when it was tried out before a run.
+
+use std::ops::ControlFlow;
+
+use crate::error::{Error, Result};
+
+/// What a rule must be allowed to do at a place. In the order in which it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Find out what is there.
+    List,
+    /// Read an item.
+    Read,
+    /// Make an item.
+    Write,
+    /// Remove an item.
+    Remove,
+}
+
+/// What one probe showed.
+#[derive(Debug)]
+pub enum Finding {
+    /// A run can do it; with what is worth knowing, which may be nothing.
+    Good(String),
+    /// No obstacle to a run, but maybe not what its operator thinks.
+    Note(String),
+    /// A run would fail here.
+    Bad(Error),
+}
+
+impl Finding {
+    /// `Good` with this text, or `Bad`.
+    pub fn of<T>(result: Result<T>, good: impl Into<String>) -> Self {
+        match result {
+            Ok(_) => Self::Good(good.into()),
+            Err(error) => Self::Bad(error),
+        }
+    }
+}
+
+/// Hears of each probe, its name first, when it is over; breaks where no further one is wanted.
+pub type Report<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
+
+/// A name for something that is made only to see whether it can be. No two are the same; it is one
+/// of those that a later run clears up ([`is_temporary`](super::is_temporary)).
+pub(super) fn probe_name() -> String {
+    let (begins, ends) = super::PART_FILE;
+    format!("{begins}probe-{:016x}{ends}", super::random())
+}
