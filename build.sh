@@ -268,7 +268,8 @@ need_kustomize() {
         return
     fi
     if ! has kustomize || ! kustomize build kube/job >/dev/null 2>&1; then
-        [[ -x "$folder/kustomize" ]] || GOBIN="$folder" go install "$kustomize_module" ||
+        [[ -x "$folder/kustomize" ]] ||
+            CGO_ENABLED=0 GOBIN="$folder" go install "$kustomize_module" ||
             fail "kubectl or kustomize is missing; with Go: go install $kustomize_module"
         PATH="$folder:$PATH"
     fi
