@@ -15,10 +15,11 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
+use super::connections::Connections;
 use super::error::{Refusal, Target, transport};
 use super::retry::{Try, quickly};
 
@@ -117,7 +118,7 @@ impl Client {
             // ureq takes the shorter of the two, and only this one is not an error.
             .timeout_await_100(Some(ASK_FIRST_TIMEOUT.min(connection.read_timeout / 2)))
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), addresses.clone());
+        let agent = Agent::with_parts(config, Connections::default(), addresses.clone());
         let interrupted = agent.clone();
         context.stop.on_cancel(move || interrupted.shutdown());
 
@@ -233,7 +234,7 @@ impl Client {
             .timeout_global(Some(CLEANUP_TIMEOUT))
             .build();
         let addresses = self.addresses.clone();
-        Agent::with_parts(config, DefaultConnector::default(), addresses)
+        Agent::with_parts(config, Connections::default(), addresses)
     }
 
     fn send_by<'a, A: S3Action<'a>>(
