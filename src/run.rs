@@ -239,8 +239,8 @@ impl Run<'_> {
         }
     }
 
-    /// [`plan`](Self::plan), with a fault of the program as a failure of the rule: whoever waits for
-    /// this rule must not wait for ever.
+    /// [`plan`](Self::plan), with a fault of the program as a failure of the rule: whoever waits
+    /// for this rule must not wait for ever.
     fn plan_or_fail(&self, index: usize) -> Vec<Task> {
         let plan = std::panic::AssertUnwindSafe(|| self.plan(index));
         std::panic::catch_unwind(plan).unwrap_or_else(|_| {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub struct Schedule<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// Every lane is closed and empty.
+    over: Condvar,
 }
 
 struct State<T> {
@@ -21,6 +23,8 @@ struct State<T> {
     running: usize,
     limit: usize,
     workers: usize,
+    /// Threads that wait for a change.
+    waiting: usize,
     halted: bool,
     hurried: bool,
 }
@@ -67,12 +71,14 @@ impl<T> Schedule<T> {
             running: 0,
             limit,
             workers: 0,
+            waiting: 0,
             halted: false,
             hurried: false,
         };
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            over: Condvar::new(),
         }
     }
 
@@ -96,8 +102,7 @@ impl<T> Schedule<T> {
             .saturating_sub(idle)
             .min(state.limit - state.workers);
         state.workers += more;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         (more, empty)
     }
 
@@ -119,8 +124,7 @@ impl<T> Schedule<T> {
                 return Some(found);
             }
             if state.is_over() {
-                drop(state);
-                self.changed.notify_all();
+                self.tell(state);
                 return None;
             }
             let due = state
@@ -131,6 +135,7 @@ impl<T> Schedule<T> {
                 .min();
             // A due time in the past with no worker free is woken by whoever frees one.
             let patience = due.map(|due| due.saturating_duration_since(now));
+            state.waiting += 1;
             state = match patience.filter(|patience| !patience.is_zero()) {
                 Some(patience) => {
                     let waited = self.changed.wait_timeout(state, patience);
@@ -141,6 +146,7 @@ impl<T> Schedule<T> {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+            state.waiting -= 1;
         }
     }
 
@@ -153,8 +159,7 @@ impl<T> Schedule<T> {
         this.running -= 1;
         let empty = this.is_empty() && !this.open;
         this.open |= empty;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         empty
     }
 
@@ -165,14 +170,14 @@ impl<T> Schedule<T> {
         let this = &mut state.lanes[lane];
         this.running -= 1;
         this.later.push((Instant::now() + wait, task));
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     /// Nothing more comes into this lane.
     pub fn close(&self, lane: usize) {
-        self.lock().lanes[lane].open = false;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.lanes[lane].open = false;
+        self.tell(state);
     }
 
     /// No new task starts, in any lane; what is in flight goes on, waits included.
@@ -182,8 +187,7 @@ impl<T> Schedule<T> {
         for lane in &mut state.lanes {
             lane.drop_ready();
         }
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     /// No new task starts in this lane.
@@ -200,16 +204,18 @@ impl<T> Schedule<T> {
     /// Whether every lane is closed and empty, or becomes so within `patience`.
     pub fn is_over_within(&self, patience: Duration) -> bool {
         let busy = |state: &mut State<T>| !state.is_over();
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
+        let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Waits for `duration`, or until no new task may start.
     pub fn pause(&self, duration: Duration) {
+        let mut state = self.lock();
+        state.waiting += 1;
         let waited = self
             .changed
-            .wait_timeout_while(self.lock(), duration, |state| !state.halted);
-        drop(waited);
+            .wait_timeout_while(state, duration, |state| !state.halted);
+        waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
     }
 
     /// Whether no new task may start.
@@ -220,6 +226,19 @@ impl<T> Schedule<T> {
     /// How many tasks of the lane never started because of a halt.
     pub fn dropped(&self, lane: usize) -> usize {
         self.lock().lanes[lane].dropped
+    }
+
+    /// Wakes whoever the new state may concern. With a backlog that is nobody: each wake-up would
+    /// be a system call and a change of threads for nothing, several for each small file.
+    fn tell(&self, state: MutexGuard<'_, State<T>>) {
+        let (waiting, over) = (state.waiting > 0, state.is_over());
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
+        if over {
+            self.over.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
