@@ -10,6 +10,7 @@
 
 mod command_line;
 mod config;
+mod cost;
 mod docs;
 mod faults;
 mod harness;

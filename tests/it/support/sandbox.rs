@@ -36,6 +36,7 @@ pub(crate) struct Sandbox {
     umask: Cell<Option<&'static str>>,
     file_size_limit: Cell<Option<&'static str>>,
     closed_stdout: Cell<bool>,
+    launcher: RefCell<Vec<OsString>>,
     story: RefCell<String>,
 }
 
@@ -85,6 +86,7 @@ impl Sandbox {
             umask: Cell::default(),
             file_size_limit: Cell::default(),
             closed_stdout: Cell::default(),
+            launcher: RefCell::default(),
             story: RefCell::default(),
         };
         for name in ["base", "tmp"] {
@@ -216,6 +218,13 @@ impl Sandbox {
         self
     }
 
+    /// The runs to come are started by this command, such as `strace …`.
+    pub(crate) fn launched_by<A: AsRef<OsStr>>(&self, words: &[A]) -> &Self {
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        self.launcher.replace(words.collect());
+        self
+    }
+
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
     pub(crate) fn file_size_limit_blocks(&self, blocks: &'static str) -> &Self {
         self.file_size_limit.set(Some(blocks));
@@ -334,6 +343,7 @@ impl Sandbox {
             args,
             env: self.env.borrow().clone(),
             directory: self.directory.path().to_owned(),
+            launcher: self.launcher.borrow().clone(),
             ..Call::default()
         };
         if let Some(umask) = self.umask.get() {
