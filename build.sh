@@ -16,6 +16,9 @@ readonly minio_module="github.com/minio/minio@$minio_version"
 # The tests of kube/ need both; the first only where no kubectl is new enough.
 readonly kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 readonly kubernetes_validate=kubernetes-validate==1.37.0
+# What the benchmark runs beside the program.
+readonly mc_version=v0.0.0-20250313080218-cf909e1063a9
+readonly rclone_version=v1.75.1
 readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
 minio=""
 steps_done=0
@@ -36,6 +39,7 @@ main() {
             ;;
         demo) run_demo ;;
         test) run_tests ;;
+        bench) run_bench "${@:2}" ;;
         help | --help | -h) help ;;
         *)
             echo "build.sh: unknown command '$1'" >&2
@@ -47,12 +51,14 @@ main() {
 
 help() {
     cat <<'EOF'
-Usage: ./build.sh [COMMAND]
+Usage: ./build.sh [COMMAND [ARGUMENT ...]]
 
   (none)   build the static release binary, and the image if docker, podman or buildah is there
   image    build both; no builder for the image is an error
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
   test     everything that CI checks
+  bench    measure the program beside rclone and mc, a quarter of an hour; 'bench ROW RUNS' measures
+           one kind of work only, or 'all', that many times (3); tests/bench/README.md names them
   help     this text
 EOF
 }
@@ -204,6 +210,19 @@ check_dependencies() {
     echo "$(wc --lines <<<"$tree") packages, none of $async_runtimes"
 }
 
+# --- bench ---
+
+run_bench() {
+    local examples="$target_dir/$target/release/examples" mc="" rclone=""
+    build_binary
+    cargo build --release --locked --target "$target" --examples
+    need_minio
+    need_go_tool mc "github.com/minio/mc@$mc_version"
+    need_go_tool rclone "github.com/rclone/rclone@$rclone_version"
+    python3 tests/bench/bench.py --mover "$binary" --rclone "$rclone" --mc "$mc" --minio "$minio" \
+        --delay "$examples/delay" --floor "$examples/floor" "$@"
+}
+
 # --- what the steps need ---
 
 need_component() {
@@ -288,6 +307,29 @@ need_kubernetes_validate() {
             fail "pip cannot install $kubernetes_validate"
     fi
     echo "kubernetes-validate: $folder"
+}
+
+# Sets the variable that has the tool's name. 'mc' is also the name of a file manager, so what Go
+# installed comes before PATH.
+need_go_tool() {
+    local -n path=$1
+    local go_bin=""
+    if has go; then
+        go_bin=$(go env GOPATH)
+        go_bin="${go_bin%%:*}/bin"
+    fi
+    if [[ -n "$go_bin" && -x "$go_bin/$1" ]]; then
+        path="$go_bin/$1"
+    elif has "$1"; then
+        path=$(command -v "$1")
+    elif [[ -n "$go_bin" ]] && GOBIN="$go_bin" go install "$2"; then
+        path="$go_bin/$1"
+    else
+        fail "$1 is missing; with Go: go install $2"
+    fi
+    grep --quiet --text --fixed-strings "${2#*@}" "$path" ||
+        echo "build.sh: warning: $path is not ${2#*@}; results may differ" >&2
+    echo "$1: $path"
 }
 
 # There is no image of this version; an image of Go compiles it.

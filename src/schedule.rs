@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub struct Schedule<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// Something else than tasks is left.
+    over: Condvar,
 }
 
 struct State<T> {
@@ -23,6 +25,8 @@ struct State<T> {
     workers: usize,
     /// There is work, and no worker could be started.
     unmanned: bool,
+    /// Threads that wait for a change.
+    waiting: usize,
     halted: bool,
     hurried: bool,
 }
@@ -81,12 +85,14 @@ impl<T> Schedule<T> {
             limit,
             workers: 0,
             unmanned: false,
+            waiting: 0,
             halted: false,
             hurried: false,
         };
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            over: Condvar::new(),
         }
     }
 
@@ -110,8 +116,7 @@ impl<T> Schedule<T> {
             .saturating_sub(idle)
             .min(state.limit - state.workers);
         state.workers += more;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         (more, empty)
     }
 
@@ -140,8 +145,7 @@ impl<T> Schedule<T> {
                 return Some(found);
             }
             if state.left() == Left::Nothing {
-                drop(state);
-                self.changed.notify_all();
+                self.tell(state);
                 return None;
             }
             let due = state
@@ -152,6 +156,7 @@ impl<T> Schedule<T> {
                 .min();
             // A due time in the past with no worker free is woken by whoever frees one.
             let patience = due.map(|due| due.saturating_duration_since(now));
+            state.waiting += 1;
             state = match patience.filter(|patience| !patience.is_zero()) {
                 Some(patience) => {
                     let waited = self.changed.wait_timeout(state, patience);
@@ -162,6 +167,7 @@ impl<T> Schedule<T> {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+            state.waiting -= 1;
         }
     }
 
@@ -174,8 +180,7 @@ impl<T> Schedule<T> {
         this.running -= 1;
         let empty = this.is_empty() && !this.open;
         this.open |= empty;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         empty
     }
 
@@ -186,14 +191,14 @@ impl<T> Schedule<T> {
         let this = &mut state.lanes[lane];
         this.running -= 1;
         this.later.push((Instant::now() + wait, task));
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     /// Nothing more comes into this lane.
     pub fn close(&self, lane: usize) {
-        self.lock().lanes[lane].open = false;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.lanes[lane].open = false;
+        self.tell(state);
     }
 
     /// No new task starts, in any lane; what is in flight goes on, waits included.
@@ -203,8 +208,7 @@ impl<T> Schedule<T> {
         for lane in &mut state.lanes {
             lane.drop_ready();
         }
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     /// No new task starts in this lane.
@@ -221,16 +225,18 @@ impl<T> Schedule<T> {
     /// Waits for `patience`, or until something else than tasks is left; says what.
     pub fn wait(&self, patience: Duration) -> Left {
         let busy = |state: &mut State<T>| state.left() == Left::Tasks;
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
+        let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
         waited.unwrap_or_else(PoisonError::into_inner).0.left()
     }
 
     /// Waits for `duration`, or until no new task may start.
     pub fn pause(&self, duration: Duration) {
+        let mut state = self.lock();
+        state.waiting += 1;
         let waited = self
             .changed
-            .wait_timeout_while(self.lock(), duration, |state| !state.halted);
-        drop(waited);
+            .wait_timeout_while(state, duration, |state| !state.halted);
+        waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
     }
 
     /// Whether no new task may start.
@@ -241,6 +247,19 @@ impl<T> Schedule<T> {
     /// How many tasks of the lane never started because of a halt.
     pub fn dropped(&self, lane: usize) -> usize {
         self.lock().lanes[lane].dropped
+    }
+
+    /// Wakes whoever the new state may concern. With a backlog that is nobody: each wake-up would
+    /// be a system call and a change of threads for nothing, several for each small file.
+    fn tell(&self, state: MutexGuard<'_, State<T>>) {
+        let (waiting, over) = (state.waiting > 0, state.left() != Left::Tasks);
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
+        if over {
+            self.over.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

@@ -12,6 +12,7 @@ mod command_line;
 mod config;
 mod connect;
 mod connection;
+mod cost;
 mod crash;
 mod docs;
 mod engine;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
+use super::connections::Connections;
 use super::error::{Refusal, Target, skew_seconds, transport};
 use super::retry::{Try, quickly};
 use crate::context::{Context, Stop};
@@ -30,7 +32,7 @@ use crate::stage::{Part, Staged};
 const SIGNATURE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// What a connection holds in each direction, twice with TLS. A whole answer's head must fit.
-pub(super) const BUFFER_BYTES: usize = 32 << 10;
+const BUFFER_BYTES: usize = 32 << 10;
 
 /// A longer body is only sent once the server has agreed: a Go server reads no more than this of
 /// a body that it refuses, then it resets the connection and its reason is lost.
@@ -41,6 +43,10 @@ const ASK_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An idle connection is not used for longer; `MinIO` closes it after 30 s.
 const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// How many parts of large objects are sent beside those that the workers send. Each needs a
+/// connection and its buffers; more do not make one server faster.
+const HELPERS_MAX: usize = 3;
 
 /// How long each step of the clean-up may take once transfers were broken off.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +61,28 @@ pub struct Client {
     addresses: Addresses,
     credentials: Credentials,
     endpoint: String,
+    /// How many threads more than the workers may send parts now.
+    helpers: AtomicUsize,
     context: Arc<Context>,
+}
+
+/// Threads that may go along with a worker; they are given back when this is dropped.
+pub(super) struct Helpers<'a> {
+    client: &'a Client,
+    count: usize,
+}
+
+impl Helpers<'_> {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Drop for Helpers<'_> {
+    fn drop(&mut self) {
+        self.client.helpers.fetch_add(self.count, Ordering::Relaxed);
+    }
 }
 
 impl Client {
@@ -80,8 +107,8 @@ impl Client {
             .tls_config(tls.clone())
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
-            .max_idle_connections(concurrency)
-            .max_idle_connections_per_host(concurrency)
+            .max_idle_connections(concurrency + HELPERS_MAX)
+            .max_idle_connections_per_host(concurrency + HELPERS_MAX)
             .max_idle_age(IDLE_MAX)
             .timeout_resolve(Some(connection.connect_timeout))
             .timeout_connect(Some(connection.connect_timeout))
@@ -90,7 +117,7 @@ impl Client {
             // ureq takes the shorter of the two, and only this one is not an error.
             .timeout_await_100(Some(ASK_FIRST_TIMEOUT.min(connection.read_timeout / 2)))
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), addresses.clone());
+        let agent = Agent::with_parts(config, Connections::default(), addresses.clone());
         let interrupted = agent.clone();
         context.stop.on_cancel(move || interrupted.shutdown());
 
@@ -107,8 +134,20 @@ impl Client {
             tls,
             addresses,
             credentials,
+            helpers: AtomicUsize::new(HELPERS_MAX),
             context,
         }))
+    }
+
+    /// As many helpers as the run has to spare, at most `wanted`.
+    pub(super) fn spare_helpers(&self, wanted: usize) -> Helpers<'_> {
+        let left = |spare: usize| Some(spare - spare.min(wanted));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let spare = self.helpers.fetch_update(set, fetch, left);
+        Helpers {
+            client: self,
+            count: spare.unwrap_or(0).min(wanted),
+        }
     }
 
     /// The bucket of this name.
@@ -199,7 +238,7 @@ impl Client {
             .timeout_global(Some(CLEANUP_TIMEOUT))
             .build();
         let addresses = self.addresses.clone();
-        Agent::with_parts(config, DefaultConnector::default(), addresses)
+        Agent::with_parts(config, Connections::default(), addresses)
     }
 
     fn send_by<'a, A: S3Action<'a>>(

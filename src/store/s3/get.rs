@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::client::{Answer, BUFFER_BYTES, Headers, Payload};
+use super::client::{Answer, Headers, Payload};
 use super::error::Target;
 use super::{CHECKSUM_MODE, S3Store, etag_of};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Version};
-use crate::stage::{Algorithm, Stage, Staged};
+use crate::stage::{Algorithm, CHUNK_BYTES, Stage, Staged};
 use crate::store::Fetched;
 
 /// What is kept beside the contents, apart from `x-amz-meta-*`.
@@ -47,9 +47,9 @@ impl S3Store {
             let facts = Facts::read(&answer, &target, entry)?;
             let promised = facts.promise.as_ref().map(|promise| promise.algorithm);
             stage.begin(facts.size_bytes, promised)?;
-            let mut buffer = vec![0; BUFFER_BYTES];
+            let mut buffer = chunk_for(facts.size_bytes);
             loop {
-                match answer.read(&mut buffer)? {
+                match fill(&mut answer, &mut buffer)? {
                     0 => break,
                     amount => stage.write(&buffer[..amount])?,
                 }
@@ -216,9 +216,29 @@ fn attributes(answer: &Answer<'_>) -> Attributes {
     Attributes { headers }
 }
 
+/// A buffer for one chunk; no more than an object of this length needs: most are small.
+fn chunk_for(size_bytes: u64) -> Vec<u8> {
+    let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+    // At least one byte: a read into an empty buffer looks like the end of the body.
+    vec![0; needed.clamp(1, CHUNK_BYTES)]
+}
+
+/// Reads until `buffer` is full or the body ends: the system takes a few long writes more cheaply
+/// than many short ones.
+fn fill(answer: &mut Answer<'_>, buffer: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match answer.read(&mut buffer[filled..])? {
+            0 => break,
+            amount => filled += amount,
+        }
+    }
+    Ok(filled)
+}
+
 fn same_bytes(answer: &mut Answer<'_>, staged: &Staged) -> Result<bool> {
-    let mut theirs = vec![0; BUFFER_BYTES];
-    let mut ours = vec![0; BUFFER_BYTES];
+    let mut theirs = chunk_for(staged.size_bytes());
+    let mut ours = vec![0; theirs.len()];
     let mut offset = 0;
     loop {
         let amount = answer.read(&mut theirs)?;

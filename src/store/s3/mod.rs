@@ -5,6 +5,7 @@
 //! object's `ETag` has no quotes anywhere but on the wire; no URL with its query leaves `client`.
 
 mod client;
+mod connections;
 mod error;
 mod get;
 mod list;

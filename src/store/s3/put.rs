@@ -4,6 +4,10 @@
 //! An answer that was lost is found out, never assumed: replacing is simply done again; where
 //! nothing may be replaced, or an upload was completed, the object is looked at.
 
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Builder};
+
 use instant_xml::{FromXml, ToXml};
 use rusty_s3::actions::CreateMultipartUpload;
 
@@ -27,6 +31,9 @@ const REFUSE: (&str, &str) = ("if-none-match", "*");
 
 /// How much of an answer to a creation or completion is read.
 const ANSWER_LIMIT_BYTES: usize = 64 << 10;
+
+/// Stack of a thread that sends parts.
+const STACK_BYTES: usize = 256 << 10;
 
 impl S3Store {
     /// Makes the staged item the object of this key.
@@ -124,8 +131,8 @@ impl S3Store {
         })
     }
 
-    /// Sends the parts, one after the other: parts in parallel would take connections that other
-    /// items wait for.
+    /// Sends the parts, some of them at once: the server hashes each by itself. As many helpers go
+    /// along as the run has to spare; without any, one part follows the other.
     fn upload_parts(
         &self,
         key: &str,
@@ -133,32 +140,68 @@ impl S3Store {
         staged: &Staged,
         parts: &[Part],
     ) -> Result<Vec<Sent>> {
-        let target = self.target("put", key);
-        let mut sent = Vec::with_capacity(parts.len());
-        for (number, part) in (1..).zip(parts) {
-            let checksum = crc64_text(part.crc64);
-            let headers: Headers<'_> = vec![(CHECKSUM, &checksum)];
-            let etag = self.client.tries(|attempt| {
-                let credentials = self.client.credentials();
-                let action = self.bucket.upload_part(credentials, key, number, upload_id);
-                let payload = Payload::Part(staged, *part);
-                let answer = self
-                    .client
-                    .send(target, action, &headers, payload, attempt)?;
-                if answer.status() != 200 {
-                    return Err(answer.error());
-                }
-                confirm(&answer, &checksum, &target)?;
-                let etag = etag_of(&answer).map(str::to_owned);
-                etag.ok_or_else(|| target.error(Kind::Other, "a part's answer has no ETag"))
-            })?;
-            sent.push(Sent {
-                checksum,
-                etag,
-                number,
-            });
-        }
+        let queue = Mutex::new((1..).zip(parts));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || -> Result<Vec<Sent>> {
+            let mut sent = Vec::new();
+            while let Some((number, part)) = next() {
+                let part = self.upload_part(key, upload_id, staged, *part, number);
+                // Nobody begins another part once one has failed.
+                sent.push(part.inspect_err(|_| while next().is_some() {})?);
+            }
+            Ok(sent)
+        };
+        let helpers = self.client.spare_helpers(parts.len() - 1);
+        let mut sent = thread::scope(|scope| {
+            let spawn = |_| {
+                Builder::new()
+                    .stack_size(STACK_BYTES)
+                    .spawn_scoped(scope, work)
+            };
+            // Fewer threads take longer, which is all.
+            let threads: Vec<_> = (0..helpers.count()).flat_map(spawn).collect();
+            let own = work();
+            threads.into_iter().fold(own, |sent, thread| {
+                let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+                let (mut sent, theirs) = (sent?, theirs?);
+                sent.extend(theirs);
+                Ok(sent)
+            })
+        })?;
+        sent.sort_unstable_by_key(|part| part.number);
         Ok(sent)
+    }
+
+    fn upload_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        staged: &Staged,
+        part: Part,
+        number: u16,
+    ) -> Result<Sent> {
+        let target = self.target("put", key);
+        let checksum = crc64_text(part.crc64);
+        let headers: Headers<'_> = vec![(CHECKSUM, &checksum)];
+        let etag = self.client.tries(|attempt| {
+            let credentials = self.client.credentials();
+            let action = self.bucket.upload_part(credentials, key, number, upload_id);
+            let payload = Payload::Part(staged, part);
+            let answer = self
+                .client
+                .send(target, action, &headers, payload, attempt)?;
+            if answer.status() != 200 {
+                return Err(answer.error());
+            }
+            confirm(&answer, &checksum, &target)?;
+            let etag = etag_of(&answer).map(str::to_owned);
+            etag.ok_or_else(|| target.error(Kind::Other, "a part's answer has no ETag"))
+        })?;
+        Ok(Sent {
+            checksum,
+            etag,
+            number,
+        })
     }
 
     fn complete(

@@ -233,6 +233,13 @@ impl Sandbox {
             .into()
     }
 
+    /// The runs to come are started by this command, such as `strace …`.
+    pub(crate) fn launched_by<A: AsRef<OsStr>>(&self, words: &[A]) -> &Self {
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        self.launcher.replace(words.collect());
+        self
+    }
+
     /// No file may grow beyond so many blocks of 512 bytes in the runs to come.
     pub(crate) fn file_size_limit_blocks(&self, blocks: &str) -> &Self {
         // The signal is ignored so that the write fails in place of the process.

@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""Runs bots-mover beside rclone, mc and the bare requests on one throwaway MinIO.
+
+'./build.sh bench [ROW [RUNS]]' calls it with everything it needs. The programs take turns
+(A B C A B C), every run starts from the same state and is checked: all files are at the
+destination, byte for byte, and none at the source. Prints medians as a Markdown table.
+Standard library only.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+KEY, SECRET = "bench-access-key", "bench-secret-key"
+BUCKET = "bench"
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+ONE_WAY_MS = 5
+PEERS = ["rclone", "rclone-32", "mc"]
+PROGRAMS = ["mover", *PEERS, "floor"]
+START_PATIENCE_S = 60
+
+# The shell forks the program, so its peak memory is its own: what a process was before exec counts
+# too. The last line becomes the interpreter, which still knows what the shell's child used.
+LAUNCHER = '"$@" 9>"$FIFO" >>"$OUTPUT" 2>&1; exec "$PYTHON" -I -S -c "$REPORT" $?'
+REPORT = """
+import resource, sys
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(sys.argv[1], used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
+
+
+class Row:
+    """One kind of work, the same for every program."""
+
+    def __init__(self, name, title, inwards, count, size, *, far=False, rules=1, extra=0, runs=None):
+        self.name, self.title, self.inwards = name, title, inwards
+        # 'extra' files are there and are not to be moved.
+        self.count, self.size, self.extra = count, size, extra
+        self.far, self.rules, self.runs = far, rules, runs
+
+    def programs(self):
+        # mc has no order by age, and the floor no directory to list.
+        without = ["mc"] if self.extra and not self.inwards else []
+        return [name for name in PROGRAMS if name not in without]
+
+
+ROWS = [
+    Row("small-in", "1000 files of 4 KB in", True, 1000, 4 * KIB),
+    Row("small-out", "1000 files of 4 KB out", False, 1000, 4 * KIB),
+    Row("far-in", "the same in, 10 ms away", True, 1000, 4 * KIB, far=True),
+    Row("far-out", "the same out, 10 ms away", False, 1000, 4 * KIB, far=True),
+    Row("large-in", "one file of 1 GiB in", True, 1, GIB),
+    Row("large-out", "one file of 1 GiB out", False, 1, GIB),
+    Row("medium-in", "20 files of 50 MiB in", True, 20, 50 * MIB),
+    Row("medium-out", "20 files of 50 MiB out", False, 20, 50 * MIB),
+    Row("idle", "nothing to move", True, 0, 0),
+    Row("rules-in", "ten rules at once, 100 files of 4 KB each, in", True, 1000, 4 * KIB, rules=10),
+    Row("first-keys", "the first 100 of 100,000 keys in", True, 100, KIB, extra=99_900),
+    Row("first-files", "the oldest 100 of 100,000 files out", False, 100, KIB, extra=99_900),
+]
+
+
+def main():
+    options = arguments()
+    chosen = [row for row in ROWS if options.row in ("all", row.name)]
+    if not chosen:
+        sys.exit(f"no row {options.row}; there are all, {', '.join(row.name for row in ROWS)}")
+    with tempfile.TemporaryDirectory(prefix="mover-bench.", dir=options.directory) as work:
+        with Bench(options, Path(work)) as bench:
+            print(machine(), flush=True)
+            print(HEAD, flush=True)
+            for row in chosen:
+                print(table(row, bench.measure(row, options.runs)), flush=True)
+    print(f"\nload at the end: {load()}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ["mover", "rclone", "mc", "minio", "delay", "floor"]:
+        parser.add_argument(f"--{name}", required=True, type=os.path.abspath)
+    parser.add_argument("--directory", help="where the files lie; default: TMPDIR")
+    parser.add_argument("--only", help="only these programs, with commas between")
+    parser.add_argument("row", nargs="?", default="all")
+    parser.add_argument("runs", nargs="?", type=int, default=3)
+    return parser.parse_args()
+
+
+# --- what is measured ---
+
+
+class Bench:
+    """The server, the files, and the programs."""
+
+    def __init__(self, options, work):
+        self.tools, self.work = vars(options), work
+        self.only = options.only.split(",") if options.only else PROGRAMS
+        self.source, self.dest = work / "source", work / "dest"
+        self.masters = {}
+        self.children = []
+        self.filled = None
+
+    def __enter__(self):
+        (self.work / "staging").mkdir()
+        os.mkfifo(self.work / "fifo")
+        self.near = f"127.0.0.1:{free_port()}"
+        self.start_minio()
+        far = self.child([self.tools["delay"], self.near, str(ONE_WAY_MS)], stdout=subprocess.PIPE)
+        self.far = far.stdout.readline().decode().strip()
+        for bucket in [BUCKET, "master"]:
+            self.mc("mb", f"m/{bucket}")
+        return self
+
+    def __exit__(self, *_):
+        for child in self.children:
+            child.kill()
+            child.wait()
+
+    def child(self, command, **how):
+        child = subprocess.Popen(command, env=self.environment(), **how)
+        self.children.append(child)
+        return child
+
+    def start_minio(self):
+        console = f"127.0.0.1:{free_port()}"
+        command = [self.tools["minio"], "server", "--address", self.near]
+        command += ["--console-address", console, str(self.work / "minio")]
+        with open(self.work / "minio.log", "wb") as log:
+            self.child(command, stdout=log, stderr=log)
+        end = time.monotonic() + START_PATIENCE_S
+        while self.mc("ls", "m", check=False).returncode != 0:
+            if time.monotonic() > end:
+                sys.exit(f"MinIO did not start: {(self.work / 'minio.log').read_text()}")
+            time.sleep(0.1)
+
+    def environment(self, address=None):
+        address = address or self.near
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.work),
+            "TMPDIR": str(self.work / "staging"),
+            "MINIO_ROOT_USER": KEY,
+            "MINIO_ROOT_PASSWORD": SECRET,
+            "MINIO_BROWSER": "off",
+            "MINIO_ENDPOINT": f"http://{address}",
+            "MINIO_ACCESS_KEY": KEY,
+            "MINIO_SECRET_KEY": SECRET,
+            "MC_HOST_m": f"http://{KEY}:{SECRET}@{address}",
+            "MC_CONFIG_DIR": str(self.work / "mc"),
+            "RCLONE_CONFIG": str(self.work / "rclone.conf"),
+            "RCLONE_CONFIG_M_TYPE": "s3",
+            "RCLONE_CONFIG_M_PROVIDER": "Minio",
+            "RCLONE_CONFIG_M_ENDPOINT": f"http://{address}",
+            "RCLONE_CONFIG_M_ACCESS_KEY_ID": KEY,
+            "RCLONE_CONFIG_M_SECRET_ACCESS_KEY": SECRET,
+        }
+
+    def mc(self, *words, check=True):
+        command = [self.tools["mc"], "--quiet", *words]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, check=False)
+        if check and done.returncode != 0:
+            sys.exit(f"mc {' '.join(words)}: {done.stdout.decode()} {done.stderr.decode()}")
+        return done
+
+    def measure(self, row, runs):
+        """All runs of all programs: program -> list of (wall s, CPU s, peak KiB)."""
+        programs = [name for name in row.programs() if name in self.only]
+        results = {name: [] for name in programs}
+        for _ in range(row.runs or runs):
+            for program in programs:
+                self.prepare(row)
+                results[program].append(self.run_one(row, program))
+                self.check(row, program)
+        return results
+
+    def run_one(self, row, program):
+        output = self.work / "output"
+        output.write_bytes(b"")
+        environment = self.environment(self.far if row.far else self.near)
+        environment |= {
+            "FIFO": str(self.work / "fifo"),
+            "OUTPUT": str(output),
+            "PYTHON": sys.executable,
+            "REPORT": REPORT,
+        }
+        command = ["sh", "-c", LAUNCHER, "sh", *self.command(row, program)]
+        launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        # Opening waits for the program's start, reading for its end.
+        with open(self.work / "fifo", "rb") as fifo:
+            started = time.monotonic()
+            fifo.read()
+            wall = time.monotonic() - started
+        report, _ = launcher.communicate()
+        status, cpu, peak = report.split()
+        if int(status) != 0:
+            sys.exit(f"{row.name}: {program} ended with {status.decode()}: {output.read_text()}")
+        return wall, float(cpu), int(peak)
+
+    # --- the same work for each program ---
+
+    def command(self, row, program):
+        parts = [self.one_command(row, program, part) for part in range(row.rules)]
+        if program == "mover":
+            return self.mover(row)
+        if len(parts) == 1:
+            return parts[0]
+        # They have no rules: as many processes.
+        lines = "".join(f"{shell(part)} & pids=\"$pids $!\"\n" for part in parts)
+        return ["sh", "-c", f"{lines}for pid in $pids; do wait $pid || exit 1; done"]
+
+    def mover(self, row):
+        rules = {}
+        for part in range(row.rules):
+            directory = {"type": "file"}
+            keys = {"type": "s3", "path": self.prefix(row, part)}
+            directory["path"] = str((self.dest if row.inwards else self.source) / self.sub(row, part))
+            ends = (keys, directory) if row.inwards else (directory, keys)
+            rules[f"rule-{part}"] = {"src": ends[0], "dest": ends[1]}
+        defaults = {"default_bucket": BUCKET, "max_items": max(row.count, 1)}
+        config = self.work / "config.yaml"
+        config.write_text(json.dumps({"config": {"defaults": defaults, **rules}}))
+        return [self.tools["mover"], "--config", str(config)]
+
+    def one_command(self, row, program, part):
+        sub, prefix = self.sub(row, part), self.prefix(row, part)
+        source, dest = str(self.source / sub), str(self.dest / sub)
+        if program == "floor":
+            direction = "in" if row.inwards else "out"
+            count = str(row.count // row.rules)
+            return [self.tools["floor"], direction, BUCKET, f"{prefix}/", count, str(row.size), "16"]
+        if row.extra:
+            return self.first(row, program, prefix, source, dest)
+        if program == "mc":
+            ends = [f"m/{BUCKET}/{prefix}/", f"{dest}/"]
+            if not row.inwards:
+                ends = [f"{source}/", f"m/{BUCKET}/{prefix}/"]
+            # It takes a prefix without keys for a mistake.
+            if row.count == 0:
+                return [self.tools["mc"], "--quiet", "ls", "--recursive", ends[0]]
+            return [self.tools["mc"], "--quiet", "mv", "--recursive", *ends]
+        ends = [f"m:{BUCKET}/{prefix}", dest] if row.inwards else [source, f"m:{BUCKET}/{prefix}"]
+        return [self.tools["rclone"], "move", *transfers(program), *ends]
+
+    def first(self, row, program, prefix, source, dest):
+        """The first items of many: what a script around the program would do."""
+        count, tool = row.count, self.tools["mc" if program == "mc" else "rclone"]
+        listing, number = f"{self.work}/listing", f"head -n {count}"
+        if program == "mc":
+            find = f"{tool} find m/{BUCKET}/{prefix} | {number}"
+            return ["sh", "-c", f"{find} | xargs sh -c '{tool} --quiet mv \"$@\" {dest}/' sh"]
+        away, home = f"m:{BUCKET}/{prefix}", source
+        move = [tool, "move", *transfers(program), "--files-from", listing]
+        if row.inwards:
+            listed = f"{tool} lsf --files-only {away} | {number}"
+            move += [away, dest]
+        else:
+            listed = f"{tool} lsf --files-only --format tp {home} | sort | {number} | cut -d ';' -f 2"
+            move += [home, away]
+        return ["sh", "-c", f"{listed} >{listing} && exec {shell(move)}"]
+
+    def sub(self, row, part):
+        return f"{part:02}" if row.rules > 1 else "."
+
+    def prefix(self, row, part):
+        return f"{row.name}/{part:02}" if row.rules > 1 else row.name
+
+    # --- before and after a run ---
+
+    def prepare(self, row):
+        shutil.rmtree(self.dest, ignore_errors=True)
+        self.dest.mkdir()
+        if not row.inwards:
+            self.mc("rm", "--recursive", "--force", f"m/{BUCKET}/{row.name}/", check=False)
+        if row.extra:
+            # Many more are there than all runs will take.
+            if self.filled != row.name:
+                self.fill_many(row)
+            self.filled = row.name
+            return
+        master = self.master(row)
+        if not row.inwards:
+            shutil.rmtree(self.source, ignore_errors=True)
+            shutil.copytree(master, self.source, copy_function=os.link)
+            for part in range(row.rules):
+                (self.source / self.sub(row, part)).mkdir(exist_ok=True)
+        elif row.count > 0:
+            # The server copies from its own master.
+            target = f"m/{BUCKET}/{row.name}/"
+            self.mc("cp", "--recursive", f"m/master/{row.name}/", target)
+        subprocess.run(["sync"], check=True)
+
+    def master(self, row):
+        """A directory with the row's files, also in the master bucket where they come from there."""
+        if row.name not in self.masters:
+            for old in self.masters.values():
+                shutil.rmtree(old[0])
+            self.masters.clear()
+            directory, sums = self.work / "master" / row.name, {}
+            directory.mkdir(parents=True)
+            for number in range(row.count):
+                part = number % row.rules
+                path = directory / self.sub(row, part) / f"{number:06}.edi"
+                path.parent.mkdir(exist_ok=True)
+                sums[path.relative_to(directory).as_posix()] = write_random(path, row.size, number)
+            self.masters[row.name] = directory, sums
+            if row.inwards and row.count > 0:
+                self.mc("rm", "--recursive", "--force", "m/master/", check=False)
+                self.mc("cp", "--recursive", f"{directory}/", f"m/master/{row.name}/")
+        return self.masters[row.name][0]
+
+    def fill_many(self, row):
+        many = row.count + row.extra
+        if row.inwards:
+            words = ["out", BUCKET, f"{row.name}/", str(many), str(row.size), "16"]
+            subprocess.run([self.tools["floor"], *words], env=self.environment(), check=True)
+            return
+        shutil.rmtree(self.source, ignore_errors=True)
+        self.source.mkdir()
+        for number in range(many):
+            (self.source / f"{number:06}.edi").write_bytes(b"x" * row.size)
+        subprocess.run(["sync"], check=True)
+
+    def check(self, row, program):
+        """Ends the benchmark where a run did not do all its work."""
+        problem = self.problem(row, program)
+        if problem:
+            output = (self.work / "output").read_text(errors="replace")
+            sys.exit(f"{row.name}: {program} {problem}\n{output[-4000:]}")
+
+    def problem(self, row, program):
+        keys = None
+        if row.inwards:
+            moved = {} if program == "floor" else files(self.dest)
+        else:
+            moved = keys = self.keys(row)
+        if len(moved) != row.count and not (row.inwards and program == "floor"):
+            return f"brought {len(moved)} of {row.count}"
+        if any(size != row.size for size, _ in moved.values()):
+            return "brought some cut short"
+        if row.extra:
+            return None
+        if row.inwards:
+            keys = self.keys(row)
+            if keys:
+                return f"left {len(keys)} at the source"
+        elif program != "floor":
+            left = files(self.source)
+            if left:
+                return f"left {len(left)} at the source"
+        if program == "floor" or row.count == 0:
+            return None
+        sums = self.masters[row.name][1]
+        if row.inwards:
+            wrong = [name for name in moved if crc_of(self.dest / name) != sums.get(name, (0,))[0]]
+        else:
+            # The ETag of an object that came in parts says nothing of its bytes.
+            wrong = [name for name in moved if name not in sums or "-" not in moved[name][1]
+                     and moved[name][1] != sums[name][1]]
+        return f"changed {', '.join(wrong[:3])}" if wrong else None
+
+    def keys(self, row):
+        """What is in the bucket: name -> (size, ETag)."""
+        answer = self.mc("ls", "--json", "--recursive", f"m/{BUCKET}/{row.name}/", check=False)
+        lines = [json.loads(line) for line in answer.stdout.splitlines()]
+        return {line["key"]: (line["size"], line["etag"]) for line in lines if "key" in line}
+
+
+def transfers(program):
+    return ["--transfers", "32"] if program == "rclone-32" else []
+
+
+def shell(words):
+    return " ".join(f"'{word}'" for word in words)
+
+
+def files(directory):
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): (path.stat().st_size, None) for path in found}
+
+
+def write_random(path, size, seed):
+    """Gives the CRC-32 and the MD5 of what was written."""
+    numbers, crc, md5 = random.Random(seed), 0, hashlib.md5()
+    with open(path, "wb") as file:
+        while size > 0:
+            chunk = numbers.randbytes(min(size, MIB))
+            crc, size = zlib.crc32(chunk, crc), size - len(chunk)
+            md5.update(chunk)
+            file.write(chunk)
+    return crc, md5.hexdigest()
+
+
+def crc_of(path):
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(MIB):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+# --- what is printed ---
+
+HEAD = f"""
+| work | | {' | '.join(PROGRAMS)} | mover : best peer |
+| --- | --- | {' | '.join(['---:'] * len(PROGRAMS))} | ---: |"""
+
+
+def table(row, results):
+    """Three lines: medians of wall time, CPU time and peak memory."""
+    scales = [("wall s", 1, 3), ("CPU s", 1, 3), ("peak MiB", 1 / 1024, 1)]
+    lines = []
+    for index, (what, scale, digits) in enumerate(scales):
+        medians = {
+            name: scale * statistics.median(run[index] for run in runs)
+            for name, runs in results.items()
+        }
+        cells = [f"{medians[name]:.{digits}f}" if name in medians else "" for name in PROGRAMS]
+        peers = [medians[name] for name in PEERS if name in medians]
+        ratio = f"{medians['mover'] / min(peers):.2f}" if peers and "mover" in medians else ""
+        title = f"{row.name}: {row.title}" if index == 0 else ""
+        lines.append(f"| {title} | {what} | {' | '.join(cells)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def machine():
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    date = time.strftime("%Y-%m-%d")
+    return (
+        f"{date}, Linux {platform.release()}, {os.cpu_count()} x {model}, "
+        f"{int(memory) // MIB} GiB, load {load()}"
+    )
+
+
+def load():
+    return " ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+if __name__ == "__main__":
+    main()
