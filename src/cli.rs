@@ -24,7 +24,7 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
       --dry-run               say what would happen, write and delete nothing
       --log-format FORMAT     text or json                [BOTS_MOVER_LOG_FORMAT]
       --log-level LEVEL       error, warn, info or debug  [BOTS_MOVER_LOG_LEVEL]
-      --connect               check: also try what a run would need
+      --connect               check: also try what a run needs; exit 1 if any fails
       --help, --version
 
 For move and copy, every key of a rule: --glob or --regex, --rename-regex with

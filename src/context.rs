@@ -159,3 +159,33 @@ fn run_all(hooks: &Mutex<Vec<Hook>>) {
         hook();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn who_ends_the_process_waits_for_holders() {
+        let stop = Stop::default();
+        stop.wait_for_holders(LONG);
+        let undone = AtomicBool::new(false);
+        let hold = stop.hold();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _hold = hold;
+                undone.store(true, Ordering::SeqCst);
+            });
+            stop.wait_for_holders(LONG);
+            assert!(undone.load(Ordering::SeqCst));
+        });
+    }
+
+    #[test]
+    fn a_holder_that_hangs_is_not_waited_for_for_ever() {
+        let stop = Stop::default();
+        let _hold = stop.hold();
+        stop.wait_for_holders(Duration::from_millis(1));
+    }
+}

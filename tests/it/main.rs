@@ -10,6 +10,7 @@
 
 mod command_line;
 mod config;
+mod connect;
 mod connection;
 mod crash;
 mod docs;

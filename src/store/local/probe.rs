@@ -22,7 +22,7 @@ use crate::store::Store as _;
 use crate::store::probe::{Finding, Report, Right, probe_name};
 
 /// In a directory with this bit only the owner of a file, or of the directory, may remove or
-/// replace it. inode(7)
+/// replace it; inode(7).
 const STICKY: u32 = 0o1000;
 
 impl LocalStore {

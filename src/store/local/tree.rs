@@ -249,6 +249,7 @@ pub(super) fn fault(action: &str, path: &Path, error: impl Into<io::Error>) -> E
 fn advice(error: &io::Error) -> Option<String> {
     let advice = match Errno::from_io_error(error)? {
         Errno::NOSPC => "the filesystem is full: make room (df, df -i) or enlarge the volume",
+        Errno::FBIG => "a limit of the process (ulimit -f) or of the filesystem: raise it",
         Errno::DQUOT => "the quota is used up: make room or raise it",
         Errno::ROFS => "it is mounted read-only: check readOnly of the volume mount",
         Errno::ACCESS | Errno::PERM => {
@@ -309,6 +310,7 @@ mod tests {
             (Errno::NOENT, Kind::Storage, "open /in/a: No such file"),
             (Errno::NOSPC, Kind::Storage, "the filesystem is full"),
             (Errno::DQUOT, Kind::Storage, "quota"),
+            (Errno::FBIG, Kind::Storage, "ulimit -f"),
             (Errno::ROFS, Kind::Storage, "read-only"),
             (Errno::IO, Kind::Storage, "check the disk"),
             (Errno::ACCESS, Kind::Denied, "running as uid"),

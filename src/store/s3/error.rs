@@ -460,6 +460,45 @@ mod tests {
     }
 
     #[test]
+    fn refusals_that_every_request_would_meet_are_told_from_those_of_one() {
+        let cases = [
+            (403, "InvalidAccessKeyId", "", Subject::Credentials),
+            (403, "SignatureDoesNotMatch", "", Subject::Credentials),
+            (403, "InvalidTokenId", "", Subject::Credentials),
+            (
+                400,
+                "AuthorizationQueryParametersError",
+                "",
+                Subject::Credentials,
+            ),
+            (403, "RequestTimeTooSkewed", "", Subject::Clock),
+            (403, "AccessDenied", "Request has expired", Subject::Clock),
+            (
+                403,
+                "AccessDenied",
+                "Request is not valid yet",
+                Subject::Clock,
+            ),
+            (403, "AccessDenied", "Access Denied.", Subject::Request),
+            (404, "NoSuchBucket", "", Subject::Request),
+            (503, "SlowDown", "", Subject::Server),
+            (302, "", "", Subject::Server),
+            (404, "", "", Subject::Server),
+        ];
+        for (status, code, message, expected) in cases {
+            let refusal = Refusal {
+                status,
+                code: code.to_owned(),
+                message: message.to_owned(),
+                skew_seconds: None,
+                pointed: None,
+                wants_tls: false,
+            };
+            assert_eq!(refusal.subject(), expected, "{refusal}");
+        }
+    }
+
+    #[test]
     fn redirect_is_shown_without_query_and_password() {
         let cases = [
             ("https://m/a/b?X-Amz-Signature=1", "https://m/a/b"),

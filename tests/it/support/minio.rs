@@ -14,6 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ureq::tls::TlsConfig;
 
 use super::s3::Bucket;
+use super::sts::Session;
 
 pub(crate) const ACCESS_KEY: &str = "test-access-key";
 /// Distinct enough to be looked for in everything the program prints.
@@ -88,6 +89,22 @@ impl Minio {
             (ACCESS_KEY, SECRET_KEY),
             &self.agent,
         )
+    }
+
+    /// Credentials that may do only these `s3:` actions, and in one bucket only.
+    pub(crate) fn session(&self, bucket: &str, actions: &[&str]) -> Session {
+        let policy = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Action": actions,
+                "Resource": [
+                    format!("arn:aws:s3:::{bucket}"),
+                    format!("arn:aws:s3:::{bucket}/*"),
+                ],
+            }],
+        });
+        Session::with(&self.agent, &self.endpoint(), &policy.to_string())
     }
 
     /// One of its own, with further variables; it ends when it is dropped.

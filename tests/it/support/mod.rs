@@ -7,6 +7,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod sandbox;
+pub(crate) mod sts;
 pub(crate) mod trace;
 pub(crate) mod tree;
 

@@ -248,6 +248,22 @@ impl Sandbox {
         self
     }
 
+    /// The runs to come are killed when they write the first byte to a file. Pipes are no files.
+    pub(crate) fn dies_at_first_write(&self) -> &Self {
+        // SIGXFSZ ends a process that has no other plan for it.
+        let script = "ulimit -c 0; ulimit -f 0; exec \"$@\"";
+        self.launch_through(&["sh", "-c", script, "sh"])
+    }
+
+    /// The runs to come may do only these `s3:` actions, in the test's own bucket.
+    pub(crate) fn only_allowed(&self, actions: &[&str]) -> &Self {
+        let minio = self.minio.get().expect("a sandbox with a bucket");
+        let session = minio.session(self.bucket().name(), actions);
+        self.env("MINIO_ACCESS_KEY", session.access_key);
+        self.env("MINIO_SECRET_KEY", session.secret_key);
+        self.env("MINIO_SESSION_TOKEN", session.token)
+    }
+
     /// The config as it is written for a run.
     pub(crate) fn config(&self) -> String {
         let mut text = "config:\n  defaults:\n".to_owned();
@@ -320,7 +336,12 @@ impl Sandbox {
 
     /// Starts a run and lets it be.
     pub(crate) fn start(&self) -> Running {
-        let call = self.call_with_config::<&str>(&[]);
+        self.start_with::<&str>(&[])
+    }
+
+    /// Starts it with more arguments behind `--config …`.
+    pub(crate) fn start_with<A: AsRef<OsStr>>(&self, args: &[A]) -> Running {
+        let call = self.call_with_config(args);
         self.tell("before", &call);
         call.start()
     }
