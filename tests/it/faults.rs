@@ -368,7 +368,7 @@ fn a_corrupted_byte_of_an_object_in_parts_is_noticed_on_the_way_in() {
 }
 
 /// A listing changed by `bend`, always; nothing of it may be acted on.
-fn listing_fails(what: &str, bend: impl Fn(&mut Answer) + Send + Sync + 'static) {
+fn listing_fails(what: &str, bend: impl Fn(&mut Answer) + Send + Sync + 'static) -> Trial {
     let fault = Fault::bend(bend);
     let trial = one_item(S3_TO_FILE, 100, &[(When::op(Op::List).always(), fault)]);
     trial.run.fails();
@@ -376,6 +376,7 @@ fn listing_fails(what: &str, bend: impl Fn(&mut Answer) + Send + Sync + 'static)
     for op in [Op::Get, Op::Put, Op::Delete] {
         assert_eq!(trial.proxy.count(op), 0, "{what}");
     }
+    trial
 }
 
 fn body(answer: &mut Answer, change: impl Fn(&str) -> String) {
@@ -409,19 +410,17 @@ fn nothing_of_a_listing_that_makes_no_sense_is_acted_on() {
             text.replace("<IsTruncated>false", "<IsTruncated>true")
         });
     });
-    listing_fails("the same token over and over", |answer| {
-        body(answer, |text| {
-            let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>x\
-                        </NextContinuationToken>";
-            text.replace("<IsTruncated>false</IsTruncated>", more)
-        });
-        // The key would repeat too; a page without keys leaves the token as the only sign.
-        body(answer, |text| {
-            let start = text.find("<Contents>").unwrap();
-            let end = text.rfind("</Contents>").unwrap() + "</Contents>".len();
-            format!("{}{}", &text[..start], &text[end..])
-        });
+    // The proxy alone answers: MinIO would refuse a token that is not its own. A page without keys
+    // leaves the token as the only sign.
+    let trial = listing_fails("the same token over and over", |answer| {
+        answer.status = 200;
+        answer.body = b"<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+            <IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>\
+            </ListBucketResult>"
+            .to_vec();
     });
+    let pages = trial.proxy.count(Op::List);
+    assert_eq!(pages, 2, "the second page shows that it repeats");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -125,6 +127,8 @@ struct Shared {
     script: Mutex<Vec<Scripted>>,
     log: Mutex<Vec<Request>>,
     connections: Mutex<usize>,
+    /// Says that a hook of the test panicked.
+    broken: AtomicBool,
 }
 
 struct Scripted {
@@ -147,6 +151,7 @@ impl Proxy {
             script: Mutex::default(),
             log: Mutex::default(),
             connections: Mutex::default(),
+            broken: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -154,7 +159,12 @@ impl Proxy {
                 let shared = Arc::clone(&ours);
                 *shared.connections.lock().unwrap() += 1;
                 // An end of either connection is the end of this thread, nothing else.
-                std::thread::spawn(move || drop(serve(&client, &shared)));
+                std::thread::spawn(move || {
+                    let served = AssertUnwindSafe(|| drop(serve(&client, &shared)));
+                    if std::panic::catch_unwind(served).is_err() {
+                        shared.broken.store(true, Ordering::SeqCst);
+                    }
+                });
             }
         });
         Self { address, shared }
@@ -215,6 +225,10 @@ impl Proxy {
     }
 
     fn check(&self) {
+        assert!(
+            !self.shared.broken.load(Ordering::SeqCst),
+            "a fault's own code panicked"
+        );
         for scripted in self.shared.script.lock().unwrap().iter() {
             let enough = scripted.when.times.unwrap_or(1);
             let Scripted {
