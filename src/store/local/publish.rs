@@ -5,7 +5,7 @@
 //! made it: a file is no more durable than the entries of the directories it lies in, and these may
 //! have been made a moment ago by another thread, another process, or a run that died.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -13,13 +13,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fstat, fsync, linkat, mkdirat, openat,
-    renameat, renameat_with, statat, syncfs, unlinkat,
+    AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, fsync, linkat, mkdirat, openat, renameat,
+    renameat_with, statat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -49,45 +48,6 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
 #[derive(Default)]
 pub(super) struct Visited {
     sets: Mutex<Sets>,
-    /// By device and inode, of which no other directory can be as long as it is open.
-    turns: Mutex<HashMap<(u64, u64), Arc<Turn>>>,
-}
-
-/// One directory sync for all that wait for it together.
-#[derive(Default)]
-struct Turn {
-    /// How many asked for a sync so far.
-    asked: AtomicU64,
-    done: Mutex<Syncs>,
-}
-
-/// By the number of those who had asked.
-#[derive(Default)]
-struct Syncs {
-    /// Had asked when the last sync that succeeded began.
-    covered: u64,
-    /// Had asked when the last one that failed ended. The system tells of a fault each open
-    /// directory that was open then, once; one that was opened later hears nothing of it.
-    suspect: u64,
-}
-
-impl Turn {
-    /// Returns once a sync has succeeded that began after this call, by whichever thread. After one
-    /// that failed, each who asked before needs a sync of its own.
-    fn take(&self, sync: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
-        let ours = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        if ours > done.suspect && ours <= done.covered {
-            return Ok(());
-        }
-        let asked = self.asked.load(Ordering::SeqCst);
-        let synced = sync();
-        match synced {
-            Ok(()) => done.covered = asked,
-            Err(_) => done.suspect = self.asked.load(Ordering::SeqCst),
-        }
-        synced
-    }
 }
 
 #[derive(Default)]
@@ -101,10 +61,6 @@ struct Sets {
 impl Visited {
     fn sets(&self) -> MutexGuard<'_, Sets> {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn turns(&self) -> MutexGuard<'_, HashMap<(u64, u64), Arc<Turn>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,14 +154,8 @@ impl LocalStore {
         self.sync_entry(dirs, &directory)
     }
 
-    /// Makes an entry that was changed before this call durable.
     fn sync_entry(&self, dirs: &[u8], directory: &OwnedFd) -> Result<()> {
-        let sync = || -> rustix::io::Result<()> {
-            let identity = Stat(fstat(directory)?).identity();
-            let turn = Arc::clone(self.visited.turns().entry(identity).or_default());
-            turn.take(|| sync_directory(directory))
-        };
-        sync().map_err(|error| {
+        sync_directory(directory).map_err(|error| {
             let path = shown(&self.path, dirs);
             fault("sync the directory", &path, error)
         })
@@ -573,58 +523,6 @@ mod tests {
         let directory = openat(CWD, root.path(), flags, Mode::empty()).unwrap();
         drop(Part::create(&directory).unwrap());
         assert_eq!(names(root.path()), [""; 0]);
-    }
-
-    #[test]
-    fn a_sync_serves_those_who_asked_before_it_began_and_no_other() {
-        let turn = Turn::default();
-        let syncs = AtomicU64::new(0);
-        let sync = || {
-            syncs.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        };
-        let asks = 4;
-        std::thread::scope(|scope| {
-            let begun = || syncs.load(Ordering::SeqCst);
-            turn.take(|| {
-                // These ask while a sync runs that cannot have seen what they did.
-                for _ in 0..asks {
-                    scope.spawn(|| turn.take(sync).unwrap());
-                }
-                while turn.asked.load(Ordering::SeqCst) < 1 + asks {
-                    std::thread::yield_now();
-                }
-                assert_eq!(begun(), 0);
-                Ok(())
-            })
-            .unwrap();
-        });
-        assert_eq!(syncs.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn whoever_asked_before_a_sync_failed_needs_one_of_its_own() {
-        let turn = Turn::default();
-        let own_syncs = AtomicU64::new(0);
-        let asks = 4;
-        std::thread::scope(|scope| {
-            let failed = turn.take(|| {
-                for _ in 0..asks {
-                    let own = || {
-                        own_syncs.fetch_add(1, Ordering::SeqCst);
-                        Ok(())
-                    };
-                    let turn = &turn;
-                    scope.spawn(move || turn.take(own).unwrap());
-                }
-                while turn.asked.load(Ordering::SeqCst) < 1 + asks {
-                    std::thread::yield_now();
-                }
-                Err(Errno::IO)
-            });
-            assert_eq!(failed, Err(Errno::IO));
-        });
-        assert_eq!(own_syncs.load(Ordering::SeqCst), asks);
     }
 
     #[test]
