@@ -399,10 +399,20 @@ fn nothing_of_a_listing_that_makes_no_sense_is_acted_on() {
     listing_fails("another document", |answer| {
         answer.body = b"<html></html>".to_vec();
     });
+    // In the order of keys, and with all that an entry has.
     listing_fails("a key outside the prefix", |answer| {
         body(answer, |text| {
-            let outside = "<Key>other/b</Key></Contents><Contents><Key>in";
-            text.replacen("<Key>in", outside, 1)
+            let outside = "<Contents><Key>a/b</Key><Size>1</Size><ETag>x</ETag>\
+                <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents><Contents>";
+            text.replacen("<Contents>", outside, 1)
+        });
+    });
+    listing_fails("a key twice", |answer| {
+        body(answer, |text| {
+            let start = text.find("<Contents>").unwrap();
+            let end = text.find("</Contents>").unwrap() + "</Contents>".len();
+            let entry = &text[start..end];
+            text.replacen(entry, &format!("{entry}{entry}"), 1)
         });
     });
     listing_fails("no token", |answer| {
