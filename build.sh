@@ -57,8 +57,8 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
   image    build both; no builder for the image is an error
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
   test     everything that CI checks
-  bench    measure the program beside rclone and mc, a quarter of an hour; 'bench ROW RUNS' measures
-           one kind of work only, or 'all', that many times (3); tests/bench/README.md names them
+  bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
+           only, or 'all', that many times (3); tests/bench/README.md names them
   help     this text
 EOF
 }

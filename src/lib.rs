@@ -20,12 +20,13 @@
 //! - The source is removed only after the destination is whole and durable, and only if the source
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
-//! - Only `store::local` creates, renames, links or removes files; only `logger` prints events;
-//!   only `context`, `schedule` and `signal` wait; only `main` asks for the time and the
-//!   environment.
+//! - Only `store::local` creates, renames, links or removes files with names (`stage` has one
+//!   without); only `logger` prints events; only `context`, `schedule` and `signal` wait; only
+//!   `main` asks for the time of day and the environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
-//! - Memory does not grow with an object's size or a listing's length; everything that could grow
-//!   has a named limit.
+//! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
+//!   It does with the items that are taken, up to `max_items` of each rule, and with the names of
+//!   the directories that a recursive listing has still to read.
 //! - A file imports only from the files below it in the list that follows (`tests/it/tidy.rs`).
 //!
 //! # Where to find what

@@ -208,6 +208,13 @@ fn only_regular_files_that_are_not_hidden_are_candidates() {
         .status();
     assert!(fifo.unwrap().success());
     let _socket = UnixListener::bind(source.join("socket")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        let device = std::process::Command::new("mknod")
+            .arg(source.join("device"))
+            .args(["c", "1", "3"])
+            .status();
+        assert!(device.unwrap().success());
+    }
     let before = fs::read_dir(&source).unwrap().count();
     let src = "{type: file, path: in, recursive: true}";
     sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));

@@ -1,5 +1,6 @@
 //! What a run is for: items get from one end to the other, whole, and each to one place.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::support::data::{edi_files, noise};
@@ -256,6 +257,22 @@ fn the_bucket_comes_from_the_rule_then_the_default_then_the_environment() {
     write("environment", "{type: s3, path: x}");
     sandbox.run().succeeds();
     assert_eq!(environment.tree("x/"), tree(&[("a", "environment")]));
+}
+
+#[test]
+fn a_published_file_has_the_owner_and_the_time_of_its_writing() {
+    let sandbox = Sandbox::without_minio();
+    let hour = Duration::from_secs(3600);
+    sandbox.write_aged("in/a", "1", hour);
+    let source = sandbox.base().join("in/a");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&source, Some(4321), Some(4321)).unwrap();
+    }
+    sandbox.rule("r", &ends((End::File, End::File)));
+    sandbox.run().succeeds();
+    let published = std::fs::metadata(sandbox.base().join("out/a")).unwrap();
+    assert_eq!(published.uid(), rustix::process::geteuid().as_raw());
+    assert!(published.modified().unwrap().elapsed().unwrap() < hour / 2);
 }
 
 #[test]
