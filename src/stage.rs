@@ -7,8 +7,10 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Builder};
 
 use crc64fast_nvme::Digest as Crc64;
 use md5::{Digest as _, Md5};
@@ -32,6 +34,9 @@ pub const PARTS_MAX: u64 = 10_000;
 
 /// How much is copied at a time.
 pub const CHUNK_BYTES: usize = 128 << 10;
+
+/// Stack of a thread that helps with parts.
+const STACK_BYTES: usize = 256 << 10;
 
 /// The length of each part but the last of an object this long, in bytes; a multiple of 1 MiB.
 pub fn part_size(size_bytes: u64) -> u64 {
@@ -319,6 +324,45 @@ impl Staged {
     /// The parts that a multipart upload has; one part for an item below the threshold.
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// Does `work` with each part, `helpers` threads beside the caller's, and gives what it gave in
+    /// the parts' order. Parts count from 1. Nobody begins another part once one has failed.
+    ///
+    /// # Errors
+    /// One of those that `work` had.
+    pub fn each_part<T: Send>(
+        &self,
+        helpers: usize,
+        work: impl Fn(u16, Part) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let queue = Mutex::new((1..).zip(&self.parts));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let take = || -> Result<Vec<(u16, T)>> {
+            let mut done = Vec::new();
+            while let Some((number, part)) = next() {
+                let result = work(number, *part).inspect_err(|_| while next().is_some() {})?;
+                done.push((number, result));
+            }
+            Ok(done)
+        };
+        let mut done = thread::scope(|scope| {
+            let spawn = |_| {
+                let builder = Builder::new().stack_size(STACK_BYTES);
+                builder.spawn_scoped(scope, take)
+            };
+            // Fewer threads take longer, which is all.
+            let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
+            let own = take();
+            threads.into_iter().fold(own, |done, thread| {
+                let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+                let (mut done, theirs) = (done?, theirs?);
+                done.extend(theirs);
+                Ok(done)
+            })
+        })?;
+        done.sort_unstable_by_key(|(number, _)| *number);
+        Ok(done.into_iter().map(|(_, result)| result).collect())
     }
 
     /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.

@@ -8,10 +8,11 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +30,7 @@ use super::tree::{
 use super::{LocalStore, chunk_for};
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
-use crate::stage::Staged;
+use crate::stage::{Part as StagedPart, Staged};
 use crate::store::{Clash, PART_FILE, Published, is_temporary, random};
 
 /// How many random names are tried for a part file.
@@ -120,30 +121,46 @@ impl LocalStore {
     }
 
     /// Fills the part file, compares what went into it with what was staged, and leaves it durable
-    /// and closed.
-    fn write(&self, mut file: File, name: &Name, staged: &Staged) -> Result<()> {
+    /// and closed. Two threads fill a large one: the system takes its time for fresh pages.
+    fn write(&self, file: File, name: &Name, staged: &Staged) -> Result<()> {
+        let helpers = usize::from(staged.parts().len() > 1);
+        staged.each_part(helpers, |_, part| {
+            self.write_part(&file, name, staged, part)
+        })?;
+        sync_and_close(file).map_err(|(action, error)| fault_at(action, &self.place, name, error))
+    }
+
+    fn write_part(
+        &self,
+        file: &File,
+        name: &Name,
+        staged: &Staged,
+        part: StagedPart,
+    ) -> Result<()> {
         let mut crc = crc64fast_nvme::Digest::new();
-        let mut buffer = chunk_for(staged.size_bytes());
-        let mut offset = 0;
-        loop {
+        let mut buffer = chunk_for(part.size_bytes);
+        let (mut offset, end) = (part.offset, part.offset + part.size_bytes);
+        while offset < end {
             self.context.stop.check()?;
-            let amount = staged.read_at(&mut buffer, offset)?;
+            let room = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let room = room.min(buffer.len());
+            let amount = staged.read_at(&mut buffer[..room], offset)?;
             if amount == 0 {
                 break;
             }
             let bytes = &buffer[..amount];
-            file.write_all(bytes)
+            file.write_all_at(bytes, offset)
                 .map_err(|error| fault_at("write", &self.place, name, error))?;
             crc.write(bytes);
             offset += amount as u64;
         }
-        if offset != staged.size_bytes() || crc.sum64() != staged.crc64() {
+        if offset != end || crc.sum64() != part.crc64 {
             let what = format!("write {}", self.place.item(name));
             return Err(Error::new(Kind::Storage, what)
                 .because("the staged copy is not what was staged")
                 .advise("check the disk that TMPDIR is on, and the memory"));
         }
-        sync_and_close(file).map_err(|(action, error)| fault_at(action, &self.place, name, error))
+        Ok(())
     }
 
     /// Makes a file that is there already, and its name, as durable as a published one.

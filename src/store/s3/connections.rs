@@ -4,9 +4,14 @@
 //! calls each time, for every request. The second probe finds all that the first one would, and is
 //! the one that counts: right before the next request.
 
+use std::time::{Duration, Instant};
+
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
+
+/// A connection that was used so short a time ago is taken to be open.
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 
 /// Opens ureq's connections.
 #[derive(Debug, Default)]
@@ -23,7 +28,10 @@ impl Connector for Connections {
         chained: Option<()>,
     ) -> Result<Option<Connection>, ureq::Error> {
         let inner = self.inner.connect(details, chained)?;
-        Ok(inner.map(|inner| Connection { inner, busy: true }))
+        Ok(inner.map(|inner| Connection {
+            inner,
+            used: Instant::now(),
+        }))
     }
 }
 
@@ -31,8 +39,8 @@ impl Connector for Connections {
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: Box<dyn Transport>,
-    /// It carried something since it was last asked whether it is open.
-    busy: bool,
+    /// When it last carried something.
+    used: Instant,
 }
 
 impl Transport for Connection {
@@ -41,18 +49,17 @@ impl Transport for Connection {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.busy = true;
+        self.used = Instant::now();
         self.inner.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.busy = true;
+        self.used = Instant::now();
         self.inner.await_input(timeout)
     }
 
     fn is_open(&mut self) -> bool {
-        // The first question after use is whether to keep it.
-        std::mem::take(&mut self.busy) || self.inner.is_open()
+        self.used.elapsed() < PROBE_AFTER || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {

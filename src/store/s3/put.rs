@@ -4,10 +4,6 @@
 //! An answer that was lost is found out, never assumed: replacing is simply done again; where
 //! nothing may be replaced, or an upload was completed, the object is looked at.
 
-use std::panic::resume_unwind;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, Builder};
-
 use instant_xml::{FromXml, ToXml};
 use rusty_s3::actions::CreateMultipartUpload;
 
@@ -32,9 +28,6 @@ const REFUSE: (&str, &str) = ("if-none-match", "*");
 /// How much of an answer to a creation or completion is read.
 const ANSWER_LIMIT_BYTES: usize = 64 << 10;
 
-/// Stack of a thread that sends parts.
-const STACK_BYTES: usize = 256 << 10;
-
 impl S3Store {
     /// Makes the staged item the object of this key.
     pub(super) fn put(
@@ -46,7 +39,7 @@ impl S3Store {
     ) -> Result<Published> {
         match staged.parts() {
             [whole] => self.put_whole(key, staged, *whole, attributes, clash),
-            parts => self.put_parts(key, staged, parts, attributes, clash),
+            _ => self.put_parts(key, staged, attributes, clash),
         }
     }
 
@@ -89,13 +82,12 @@ impl S3Store {
         &self,
         key: &str,
         staged: &Staged,
-        parts: &[Part],
         attributes: &Attributes,
         clash: Clash,
     ) -> Result<Published> {
         let upload_id = self.create_upload(key, attributes)?;
         let published = self
-            .upload_parts(key, &upload_id, staged, parts)
+            .upload_parts(key, &upload_id, staged)
             .and_then(|sent| self.complete(key, &upload_id, staged, &sent, clash));
         if !matches!(published, Ok(Published::Done)) {
             self.abort(key, &upload_id);
@@ -133,43 +125,11 @@ impl S3Store {
 
     /// Sends the parts, some of them at once: the server hashes each by itself. As many helpers go
     /// along as the run has to spare; without any, one part follows the other.
-    fn upload_parts(
-        &self,
-        key: &str,
-        upload_id: &str,
-        staged: &Staged,
-        parts: &[Part],
-    ) -> Result<Vec<Sent>> {
-        let queue = Mutex::new((1..).zip(parts));
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let work = || -> Result<Vec<Sent>> {
-            let mut sent = Vec::new();
-            while let Some((number, part)) = next() {
-                let part = self.upload_part(key, upload_id, staged, *part, number);
-                // Nobody begins another part once one has failed.
-                sent.push(part.inspect_err(|_| while next().is_some() {})?);
-            }
-            Ok(sent)
-        };
-        let helpers = self.client.spare_helpers(parts.len() - 1);
-        let mut sent = thread::scope(|scope| {
-            let spawn = |_| {
-                Builder::new()
-                    .stack_size(STACK_BYTES)
-                    .spawn_scoped(scope, work)
-            };
-            // Fewer threads take longer, which is all.
-            let threads: Vec<_> = (0..helpers.count()).flat_map(spawn).collect();
-            let own = work();
-            threads.into_iter().fold(own, |sent, thread| {
-                let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-                let (mut sent, theirs) = (sent?, theirs?);
-                sent.extend(theirs);
-                Ok(sent)
-            })
-        })?;
-        sent.sort_unstable_by_key(|part| part.number);
-        Ok(sent)
+    fn upload_parts(&self, key: &str, upload_id: &str, staged: &Staged) -> Result<Vec<Sent>> {
+        let helpers = self.client.spare_helpers(staged.parts().len() - 1);
+        staged.each_part(helpers.count(), |number, part| {
+            self.upload_part(key, upload_id, staged, part, number)
+        })
     }
 
     fn upload_part(
