@@ -20,6 +20,8 @@ readonly minio_module="github.com/minio/minio@$minio_version"
 # The tests of kube/ need both; the first only where no kubectl is new enough.
 readonly kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 readonly kubernetes_validate=kubernetes-validate==1.37.0
+# The Bots that the program works beside. With a newer Django it does not start.
+readonly bots_packages=(bots-ediint==3.3.1 Django==2.2.28)
 # What the benchmark runs beside the program.
 readonly mc_version=v0.0.0-20250313080218-cf909e1063a9
 readonly rclone_version=v1.75.1
@@ -30,6 +32,7 @@ steps_done=0
 readonly core_tests=(moves:: policies:: rules:: names::)
 # What a test run had to leave out, and why.
 not_run=()
+skipped_tests=()
 
 main() {
     case "${1:-}" in
@@ -222,6 +225,7 @@ run_tests() {
     step "no async runtime among the dependencies" check_dependencies
     step "MinIO $minio_version" need_minio
     step "kustomize" need_kustomize
+    step "Bots" need_bots
     step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
     step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
@@ -247,7 +251,7 @@ step() {
 # Some tests watch system calls, or kill the program at one of them.
 run_cargo_tests() {
     has strace || apt_install strace || fail "strace is missing: apt-get install strace"
-    cargo test --locked
+    cargo test --locked -- "${skipped_tests[@]}"
 }
 
 check_format() {
@@ -487,6 +491,30 @@ need_kubernetes_validate() {
             fail "pip cannot install $kubernetes_validate"
     fi
     echo "kubernetes-validate: $folder"
+}
+
+# Puts Bots where the tests look for it. It needs a Python that still has asyncore, one that Bots'
+# own user may run.
+need_bots() {
+    local folder python path
+    folder="$(realpath --canonicalize-missing "$tools_dir")/bots"
+    if "$folder/bin/python" -c "import bots.engine" 2>/dev/null; then
+        echo "Bots: $folder"
+        return
+    fi
+    for python in 3.11 3.10 3.9; do
+        path="/usr/bin/python$python"
+        if [[ ! -x "$path" ]]; then continue; fi
+        rm --recursive --force "$folder"
+        if { "$path" -m venv "$folder" ||
+            { apt_install "python$python-venv" && "$path" -m venv "$folder"; }; } &&
+            "$folder/bin/pip" install --quiet "${bots_packages[@]}"; then
+            echo "Bots: $folder, with $path"
+            return
+        fi
+    done
+    leave_out "tests beside Bots" "pip cannot install ${bots_packages[*]} for Python 3.9 to 3.11"
+    skipped_tests=(--skip bots::)
 }
 
 # Sets the variable that has the tool's name. 'mc' is also the name of a file manager, so what Go

@@ -28,7 +28,7 @@ pub(crate) fn program() -> PathBuf {
 
 /// What runs it where this machine cannot by itself: an emulator that `BOTS_MOVER_BIN_RUNNER`
 /// names.
-fn runner() -> Option<OsString> {
+pub(crate) fn runner() -> Option<OsString> {
     env::var_os("BOTS_MOVER_BIN_RUNNER")
 }
 
@@ -65,10 +65,10 @@ pub(crate) struct Run {
 
 impl Call {
     pub(crate) fn start(self) -> Running {
-        let mut words = self.launcher.iter().cloned().chain(runner());
+        let mut words = self.launcher.iter();
         let mut command = match words.next() {
-            Some(first) => {
-                let mut command = Command::new(first);
+            Some(launcher) => {
+                let mut command = Command::new(launcher);
                 command.args(words).arg(&self.program);
                 command
             }

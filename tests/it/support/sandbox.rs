@@ -434,6 +434,7 @@ impl Sandbox {
             call.launcher.extend(words.map(OsString::from));
             call.program = self.program_for_everybody();
         }
+        call.launcher.extend(process::runner());
         call
     }
 
