@@ -503,6 +503,7 @@ need_bots() {
         echo "Bots: $folder"
         return
     fi
+    [[ -x /usr/bin/python3.11 ]] || apt_install python3.11-venv || true
     for python in 3.11 3.10 3.9; do
         path="/usr/bin/python$python"
         if [[ ! -x "$path" ]]; then continue; fi
