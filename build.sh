@@ -7,6 +7,10 @@ target="$(uname --machine)-unknown-linux-musl"
 readonly target
 readonly target_dir="${CARGO_TARGET_DIR:-target}"
 readonly binary="$target_dir/$target/release/bots-mover"
+version=$(sed --quiet '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+readonly version
+# As kube/ names it: no public registry can answer for it.
+readonly image="localhost/bots-mover:$version"
 # Helpers that had to be fetched, beside what Cargo makes.
 readonly tools_dir="$target_dir/tools"
 readonly size_limit_bytes=4000000
@@ -16,12 +20,20 @@ readonly minio_module="github.com/minio/minio@$minio_version"
 # The tests of kube/ need both; the first only where no kubectl is new enough.
 readonly kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 readonly kubernetes_validate=kubernetes-validate==1.37.0
+# The Bots that the program works beside. With a newer Django it does not start.
+readonly bots_packages=(bots-ediint==3.3.1 Django==2.2.28)
 # What the benchmark runs beside the program.
 readonly mc_version=v0.0.0-20250313080218-cf909e1063a9
 readonly rclone_version=v1.75.1
 readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
 minio=""
 steps_done=0
+# The modules of tests/it that an emulated program has to pass. Nearly all of them would, but not
+# where strace looks at system calls or threads are counted: there it meets the emulator's own.
+readonly core_tests=(moves:: policies:: rules:: names:: listing:: signals::)
+# What a test run had to leave out, and why.
+not_run=()
+skipped_tests=()
 
 main() {
     case "${1:-}" in
@@ -31,12 +43,9 @@ main() {
                 echo "no image: found no docker with a reachable engine, no podman and no buildah"
                 return
             fi
-            build_image
+            build_image "$(own_architecture)"
             ;;
-        image)
-            build_binary
-            build_image
-            ;;
+        image) build_images "${@:2}" ;;
         demo) run_demo ;;
         test) run_tests ;;
         bench) run_bench "${@:2}" ;;
@@ -54,7 +63,8 @@ help() {
 Usage: ./build.sh [COMMAND [ARGUMENT ...]]
 
   (none)   build the static release binary, and the image if docker, podman or buildah is there
-  image    build both; no builder for the image is an error
+  image    build both; no builder for the image is an error. 'image arm64', 'image amd64 arm64':
+           for these machines, whatever this one is. Each is also saved as target/bots-mover-VERSION-ARCHITECTURE.tar
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
   test     everything that CI checks
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
@@ -74,50 +84,121 @@ has() {
 
 # --- binary and image ---
 
+# Usage: build_binary [TARGET]
 build_binary() {
-    if has rustup && [[ $(rustup target list --installed) != *"$target"* ]]; then
-        rustup target add "$target"
-    fi
-    # ring has some C in it that needs no libc, so gcc will do where musl-gcc is not there.
-    local compiler="CC_${target//-/_}"
-    if [[ -z "${!compiler:-}" ]] && ! has musl-gcc; then
-        export "$compiler=gcc"
-    fi
-    cargo build --release --locked --target "$target"
-    echo "binary: $binary ($(stat --format %s "$binary") bytes)"
+    local built="$target_dir/${1:-$target}/release/bots-mover"
+    cargo_release "${1:-$target}"
+    echo "binary: $built ($(stat --format %s "$built") bytes)"
 }
 
-# Builds in a directory that holds the binary alone, as an image has it: any target directory will
-# do then, and no builder has to be sent the sources.
-build_image() (
-    local builder version context
-    builder=$(image_builder) ||
+# Usage: cargo_release TARGET [cargo option ...]
+cargo_release() {
+    local name=${1//-/_} machine=${1%%-*} remap
+    if has rustup && [[ $(rustup target list --installed) != *"$1"* ]]; then
+        rustup target add "$1"
+    fi
+    local compiler="CC_$name" linker="CARGO_TARGET_${name^^}_LINKER"
+    # ring has some C in it that needs no libc, so any gcc for the machine will do.
+    if [[ "$1" != "$target" ]]; then
+        need_cross_compiler "$machine" ||
+            fail "no compiler for $machine: apt-get install gcc-${machine//_/-}-linux-gnu"
+        export "$compiler=${!compiler:-$machine-linux-gnu-gcc}"
+        export "$linker=${!linker:-$machine-linux-gnu-gcc}"
+    elif [[ -z "${!compiler:-}" ]] && ! has musl-gcc; then
+        export "$compiler=gcc"
+    fi
+    # Places of source code are part of a binary: where Cargo keeps it must not make a difference.
+    remap="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    cargo build --release --locked --target "$1" --config "target.$1.rustflags = ['$remap']" "${@:2}"
+}
+
+# --- image ---
+
+# Usage: build_images [ARCHITECTURE ...]; this machine's where none is named.
+build_images() {
+    local architecture machine
+    image_builder >/dev/null ||
         fail "an image needs docker with a reachable engine, podman or buildah"
-    version=$(sed --quiet '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+    if (($# == 0)); then set -- "$(own_architecture)"; fi
+    for architecture; do
+        machine=$(machine_of "$architecture")
+        build_binary "$machine-unknown-linux-musl"
+        build_image "$architecture"
+    done
+}
+
+# What Rust and gcc call an architecture that images have another name for.
+machine_of() {
+    case "$1" in
+        amd64) echo x86_64 ;;
+        arm64) echo aarch64 ;;
+        *) fail "there are images for amd64 and arm64, not for '$1'" ;;
+    esac
+}
+
+own_architecture() {
+    if [[ $(uname --machine) == aarch64 ]]; then echo arm64; else echo amd64; fi
+}
+
+# Usage: build_image ARCHITECTURE
+# Builds in a directory that holds the binary alone, as an image has it: any target directory will
+# do then, and no builder has to be sent the sources. The time of the build and the builder's
+# version stay out of the image: the same binary gives the same digest.
+build_image() (
+    local builder context options=() built archive
+    builder=$(image_builder)
+    built="$target_dir/$(machine_of "$1")-unknown-linux-musl/release/bots-mover"
+    archive=$(image_archive "$1")
     context=$(mktemp --directory)
     trap 'rm --recursive --force "$context"' EXIT
+    export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" BUILDX_NO_DEFAULT_ATTESTATIONS=1
     mkdir --mode 755 "$context/rootfs"
     mkdir --mode 1777 "$context/rootfs/tmp"
-    install --mode 755 "$binary" "$context/rootfs/bots-mover"
+    install --mode 755 "$built" "$context/rootfs/bots-mover"
+    find "$context" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
+    # Docker reads the variable.
+    if [[ $builder != docker ]]; then
+        options=(--timestamp "$SOURCE_DATE_EPOCH" --identity-label=false)
+    fi
     # shellcheck disable=SC2086 # the builder is a command and its first arguments
-    $builder --file Dockerfile --target prebuilt --build-arg "VERSION=$version" \
-        --tag "bots-mover:$version" "$context"
-    echo "image: bots-mover:$version (made by $builder)"
+    $builder build --no-cache --platform "linux/$1" --file Dockerfile --target prebuilt \
+        --build-arg "VERSION=$version" "${options[@]}" --tag "$image" "$context"
+    rm --force "$archive"
+    if [[ $builder == docker ]]; then
+        docker save --output "$archive" "$image"
+    else
+        # shellcheck disable=SC2086 # as above
+        $builder push --quiet "$image" "docker-archive:$archive:$image"
+    fi
+    echo "image: $image for $1, made by $builder"
+    echo "saved: $archive ($(stat --format %s "$archive") bytes)"
+    echo "digest: sha256:$(image_digest "$archive")"
 )
+
+# What any node can import: 'k3s ctr images import', 'docker load', 'podman load'.
+image_archive() {
+    echo "$target_dir/bots-mover-$version-$1.tar"
+}
+
+# Of the image's config, which names its layers by theirs.
+image_digest() {
+    tar --extract --to-stdout --file "$1" manifest.json |
+        grep --only-matching '"Config":"[^"]*' | grep --only-matching '[0-9a-f]\{64\}'
+}
 
 # Prints the start of a command that builds an image. Overlay storage is not to be had everywhere,
 # such as in a container; vfs is.
 image_builder() {
     if has docker && docker info >/dev/null 2>&1; then
-        echo "docker build"
+        echo "docker"
     elif has podman && podman info >/dev/null 2>&1; then
-        echo "podman build"
+        echo "podman"
     elif has podman && podman --storage-driver vfs info >/dev/null 2>&1; then
-        echo "podman --storage-driver vfs build"
+        echo "podman --storage-driver vfs"
     elif has buildah && buildah info >/dev/null 2>&1; then
-        echo "buildah build"
+        echo "buildah"
     elif has buildah && buildah --storage-driver vfs info >/dev/null 2>&1; then
-        echo "buildah --storage-driver vfs build"
+        echo "buildah --storage-driver vfs"
     else
         return 1
     fi
@@ -141,13 +222,24 @@ run_tests() {
     step "documentation: cargo doc" check_docs
     step "release binary for $target" build_binary
     step "the binary is static and small" check_binary
+    test_images
     step "no async runtime among the dependencies" check_dependencies
     step "MinIO $minio_version" need_minio
     step "kustomize" need_kustomize
+    step "Bots" need_bots
     step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
     step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
     printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
+    if ((${#not_run[@]} > 0)); then
+        printf 'NOT RUN: %s\n' "${not_run[@]}"
+    fi
+}
+
+# Usage: leave_out WHAT WHY. The last lines of a test run say it again.
+leave_out() {
+    not_run+=("$1: $2")
+    printf '\n==== NOT RUN: %s: %s\n' "$1" "$2"
 }
 
 step() {
@@ -160,7 +252,7 @@ step() {
 # Some tests watch system calls, or kill the program at one of them.
 run_cargo_tests() {
     has strace || apt_install strace || fail "strace is missing: apt-get install strace"
-    cargo test --locked
+    cargo test --locked -- "${skipped_tests[@]}"
 }
 
 check_format() {
@@ -188,15 +280,20 @@ check_docs() {
         cargo doc --no-deps --locked --document-private-items
 }
 
+# Usage: check_binary [TARGET]
 check_binary() {
-    local headers dynamic size_bytes
-    headers=$(readelf --program-headers --wide "$binary")
-    dynamic=$(readelf --dynamic --wide "$binary")
-    size_bytes=$(stat --format %s "$binary")
-    if [[ $headers == *INTERP* ]]; then fail "$binary asks for a dynamic loader"; fi
-    if [[ $dynamic == *NEEDED* ]]; then fail "$binary asks for shared libraries"; fi
+    local headers dynamic size_bytes built="$target_dir/${1:-$target}/release/bots-mover"
+    headers=$(readelf --program-headers --wide "$built")
+    dynamic=$(readelf --dynamic --wide "$built")
+    size_bytes=$(stat --format %s "$built")
+    if [[ $headers == *INTERP* ]]; then fail "$built asks for a dynamic loader"; fi
+    if [[ $dynamic == *NEEDED* ]]; then fail "$built asks for shared libraries"; fi
     ((size_bytes <= size_limit_bytes)) ||
-        fail "$binary has $size_bytes bytes, more than $size_limit_bytes"
+        fail "$built has $size_bytes bytes, more than $size_limit_bytes"
+    if grep --text --only-matching --max-count=1 --fixed-strings \
+        --regexp="${CARGO_HOME:-$HOME/.cargo}/" --regexp="$PWD/" "$built"; then
+        fail "$built depends on where it was built"
+    fi
     echo "static, $size_bytes of at most $size_limit_bytes bytes"
 }
 
@@ -210,12 +307,95 @@ check_dependencies() {
     echo "$(wc --lines <<<"$tree") packages, none of $async_runtimes"
 }
 
+# --- test: images ---
+
+# This machine's own image comes last, so that it is the one that keeps the name.
+test_images() {
+    local own=amd64 other=arm64 machine
+    if [[ $(own_architecture) == "$other" ]]; then own=arm64 other=amd64; fi
+    machine=$(machine_of "$other")
+    if need_cross_compiler "$machine"; then
+        step "release binary for $other" build_binary "$machine-unknown-linux-musl"
+        step "the binary for $other is static and small" check_binary "$machine-unknown-linux-musl"
+        if has "qemu-$machine-static" || apt_install qemu-user-static; then
+            step "tests: the core with the binary for $other" run_emulated_tests "$machine"
+        else
+            leave_out "tests with the binary for $other" "no qemu-$machine-static"
+        fi
+    else
+        leave_out "binary and image for $other" "no $machine-linux-gnu-gcc"
+        other=""
+    fi
+    if ! image_builder >/dev/null && ! { apt_install podman && image_builder >/dev/null; }; then
+        leave_out "images" "no docker with a reachable engine, no podman and no buildah"
+        return
+    fi
+    if [[ -n "$other" ]]; then step "image for $other" check_image "$other"; fi
+    step "image for $own" check_image "$own"
+    if find_container; then
+        step "the image in a container, as kube/base runs it" check_container
+    else
+        leave_out "the image in a container" "no docker or podman here that can run one"
+    fi
+}
+
+# Usage: check_image ARCHITECTURE. Builds it twice.
+check_image() {
+    local archive digest
+    archive=$(image_archive "$1")
+    SOURCE_DATE_EPOCH=0 build_image "$1"
+    digest=$(image_digest "$archive")
+    SOURCE_DATE_EPOCH=0 build_image "$1" >/dev/null 2>&1
+    [[ $(image_digest "$archive") == "$digest" ]] ||
+        fail "two builds of the image for $1 have two digests"
+    python3 tests/image/contents.py "$archive" "$1" "$version"
+}
+
+# Sets what tests/image/bots-mover.sh needs to run the image: the first way that works. Where we
+# are in a container ourselves, podman may find no systemd and have no right to raise limits.
+find_container() {
+    local store=""
+    export CONTAINER RUN_OPTIONS="" IMAGE=$image
+    case "$(image_builder)" in
+        docker)
+            CONTAINER="docker"
+            image_runs && return
+            ;;
+        *vfs*) store=" --storage-driver vfs" ;;
+    esac
+    has podman || apt_install podman || return 1
+    CONTAINER="podman$store"
+    image_runs && return
+    has runc || apt_install runc || return 1
+    CONTAINER+=" --cgroup-manager cgroupfs --runtime runc"
+    RUN_OPTIONS="--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
+    image_runs
+}
+
+image_runs() {
+    [[ $(tests/image/bots-mover.sh --version 2>/dev/null) == "bots-mover $version" ]]
+}
+
+check_container() {
+    need_minio
+    tests/demo/run.sh tests/image/bots-mover.sh "$minio"
+    tests/image/stop.sh
+}
+
+# Usage: run_emulated_tests MACHINE
+run_emulated_tests() {
+    need_minio
+    BOTS_MOVER_BIN="$(realpath "$target_dir/$1-unknown-linux-musl/release/bots-mover")" \
+        BOTS_MOVER_BIN_RUNNER="qemu-$1-static" \
+        cargo test --locked --test it -- "${core_tests[@]}"
+}
+
 # --- bench ---
 
 run_bench() {
     local examples="$target_dir/$target/release/examples" mc="" rclone=""
     build_binary
-    cargo build --release --locked --target "$target" --examples
+    cargo_release "$target" --examples
     need_minio
     need_go_tool mc "github.com/minio/mc@$mc_version"
     need_go_tool rclone "github.com/rclone/rclone@$rclone_version"
@@ -236,6 +416,11 @@ apt_install() {
     apt-get update --quiet --quiet &&
         DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes \
             --no-install-recommends "$1" >/dev/null
+}
+
+# Usage: need_cross_compiler MACHINE
+need_cross_compiler() {
+    has "$1-linux-gnu-gcc" || apt_install "gcc-${1//_/-}-linux-gnu"
 }
 
 need_curl() {
@@ -307,6 +492,31 @@ need_kubernetes_validate() {
             fail "pip cannot install $kubernetes_validate"
     fi
     echo "kubernetes-validate: $folder"
+}
+
+# Puts Bots where the tests look for it. It needs a Python that still has asyncore, one that Bots'
+# own user may run.
+need_bots() {
+    local folder python path
+    folder="$(realpath --canonicalize-missing "$tools_dir")/bots"
+    if "$folder/bin/python" -c "import bots.engine" 2>/dev/null; then
+        echo "Bots: $folder"
+        return
+    fi
+    [[ -x /usr/bin/python3.11 ]] || apt_install python3.11-venv || true
+    for python in 3.11 3.10 3.9; do
+        path="/usr/bin/python$python"
+        if [[ ! -x "$path" ]]; then continue; fi
+        rm --recursive --force "$folder"
+        if { "$path" -m venv "$folder" ||
+            { apt_install "python$python-venv" && "$path" -m venv "$folder"; }; } &&
+            "$folder/bin/pip" install --quiet "${bots_packages[@]}"; then
+            echo "Bots: $folder, with $path"
+            return
+        fi
+    done
+    leave_out "tests beside Bots" "pip cannot install ${bots_packages[*]} for Python 3.9 to 3.11"
+    skipped_tests=(--skip bots::)
 }
 
 # Sets the variable that has the tool's name. 'mc' is also the name of a file manager, so what Go

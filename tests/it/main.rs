@@ -8,6 +8,7 @@
 // MinIO is a name, not code.
 #![allow(clippy::doc_markdown)]
 
+mod bots;
 mod command_line;
 mod config;
 mod connect;

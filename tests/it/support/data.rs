@@ -58,7 +58,8 @@ fn edi_contents(number: usize) -> Vec<u8> {
     }
 }
 
-fn x12(number: usize, lines: usize, end: &str) -> String {
+/// X12: one order with so many lines, and what ends a segment.
+pub(crate) fn x12(number: usize, lines: usize, end: &str) -> String {
     let mut text = format!(
         "ISA*00*          *00*          *ZZ*SENDER         *ZZ*RECEIVER       \
          *261121*0810*U*00401*{number:09}*0*P*>{end}ST*850*0001{end}"
@@ -69,7 +70,8 @@ fn x12(number: usize, lines: usize, end: &str) -> String {
     text + &format!("SE*{}*0001{end}IEA*1*{number:09}{end}", lines + 2)
 }
 
-fn edifact(number: usize, lines: usize) -> String {
+/// EDIFACT: one order with so many lines.
+pub(crate) fn edifact(number: usize, lines: usize) -> String {
     let mut text = format!("UNA:+.? 'UNB+UNOC:3+S+R+261121:0810+{number}'UNH+1+ORDERS:D:96A:UN'");
     for line in 0..lines {
         write!(text, "LIN+{line}++ITEM{line}:IN'QTY+21:{number}'").unwrap();

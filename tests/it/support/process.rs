@@ -1,6 +1,7 @@
 //! Runs the built binary: nothing of our own environment reaches it, and nothing hangs.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{Read, Write as _};
@@ -17,6 +18,19 @@ use super::log::Event;
 
 /// Longer than any single run of the suite takes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The program that the suite is about: what cargo has built, or the one that the variable
+/// `BOTS_MOVER_BIN` names, such as a release build for another machine.
+pub(crate) fn program() -> PathBuf {
+    let named = env::var_os("BOTS_MOVER_BIN").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_bots-mover").into())
+}
+
+/// What runs it where this machine cannot by itself: an emulator that `BOTS_MOVER_BIN_RUNNER`
+/// names.
+pub(crate) fn runner() -> Option<OsString> {
+    env::var_os("BOTS_MOVER_BIN_RUNNER")
+}
 
 /// How the program is to be called.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +65,7 @@ pub(crate) struct Run {
 
 impl Call {
     pub(crate) fn start(self) -> Running {
-        let mut words = self.launcher.iter().cloned();
+        let mut words = self.launcher.iter();
         let mut command = match words.next() {
             Some(launcher) => {
                 let mut command = Command::new(launcher);

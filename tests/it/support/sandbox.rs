@@ -16,12 +16,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use tempfile::TempDir;
 
 use super::minio::{ACCESS_KEY, Minio, SECRET_KEY};
-use super::process::{Call, Run, Running};
+use super::process::{self, Call, Run, Running};
 use super::proxy::Proxy;
 use super::s3::Bucket;
 use super::tree::{self, Tree};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_bots-mover");
 
 /// Whom the program runs as where a test is about rights and we are root.
 const NOBODY: u32 = 1000;
@@ -382,9 +380,8 @@ impl Sandbox {
 
     /// What a line of shell prints on both streams, with the program on its `PATH`.
     pub(crate) fn shell(&self, line: &str) -> String {
-        let folder = Path::new(PROGRAM)
-            .parent()
-            .expect("the program lies in a directory");
+        let program = process::program();
+        let folder = program.parent().expect("the program lies in a directory");
         let path = std::env::var("PATH").unwrap_or_default();
         let output = std::process::Command::new("sh")
             .args(["-c", &format!("exec 2>&1; {line}")])
@@ -416,7 +413,7 @@ impl Sandbox {
 
     fn bare_call(&self, args: Vec<OsString>) -> Call {
         let mut call = Call {
-            program: PROGRAM.into(),
+            program: process::program(),
             args,
             env: self.env.borrow().clone(),
             directory: self.directory.path().to_owned(),
@@ -437,6 +434,7 @@ impl Sandbox {
             call.launcher.extend(words.map(OsString::from));
             call.program = self.program_for_everybody();
         }
+        call.launcher.extend(process::runner());
         call
     }
 
@@ -444,8 +442,9 @@ impl Sandbox {
     fn program_for_everybody(&self) -> PathBuf {
         let program = self.path("bots-mover");
         if !program.exists() {
-            fs::hard_link(PROGRAM, &program)
-                .or_else(|_| fs::copy(PROGRAM, &program).map(drop))
+            let built = process::program();
+            fs::hard_link(&built, &program)
+                .or_else(|_| fs::copy(&built, &program).map(drop))
                 .expect("link or copy the program");
         }
         program
