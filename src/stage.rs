@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
 
 use crc64fast_nvme::Digest as Crc64;
 use md5::{Digest as _, Md5};
+use rustix::fs::{FallocateFlags, fallocate};
 use sha2::Sha256;
 
 use crate::context::Context;
@@ -257,6 +258,7 @@ impl<'a> Stage<'a> {
                 size_bytes: self.written_bytes,
                 crc64,
                 parts,
+                released: AtomicBool::new(false),
             },
             digest,
         ))
@@ -308,6 +310,7 @@ pub struct Staged {
     size_bytes: u64,
     crc64: u64,
     parts: Vec<Part>,
+    released: AtomicBool,
 }
 
 impl Staged {
@@ -363,6 +366,22 @@ impl Staged {
         })?;
         done.sort_unstable_by_key(|(number, _)| *number);
         Ok(done.into_iter().map(|(_, result)| result).collect())
+    }
+
+    /// Gives back the room of a part that is at its destination, where the filesystem can: pages
+    /// that are in use already take the next part, and nothing of it goes to the disk. What reads
+    /// the part all the same finds a wrong checksum.
+    pub fn release(&self, part: Part) {
+        if let Content::File(file) = &self.content {
+            self.released.store(true, Ordering::Relaxed);
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = fallocate(file, flags, part.offset, part.size_bytes);
+        }
+    }
+
+    /// Whether some of it was given back: it can be published no more, only staged again.
+    pub fn is_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
     }
 
     /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.

@@ -86,6 +86,9 @@ impl LocalStore {
         loop {
             let result = self.publish_once(name, staged, clash);
             let Err(error) = &result else { return result };
+            if staged.is_released() {
+                return result;
+            }
             match os_error(error) {
                 // The directory was removed between two steps, or a network filesystem lost an
                 // answer and renamed a second time.
@@ -106,7 +109,7 @@ impl LocalStore {
 
         let (part, file) =
             Part::create(&directory).map_err(|error| fail("make a part file for", error))?;
-        self.write(file, name, staged)?;
+        self.write(file, name, staged, clash)?;
         let placed = part.place(last, clash).map_err(|error| match error {
             // What servers say of a directory that is in the way differs.
             Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => fail("publish", Errno::ISDIR),
@@ -121,11 +124,16 @@ impl LocalStore {
     }
 
     /// Fills the part file, compares what went into it with what was staged, and leaves it durable
-    /// and closed. Two threads fill a large one: the system takes its time for fresh pages.
-    fn write(&self, file: File, name: &Name, staged: &Staged) -> Result<()> {
-        let helpers = usize::from(staged.parts().len() > 1);
-        staged.each_part(helpers, |_, part| {
-            self.write_part(&file, name, staged, part)
+    /// and closed. Two threads fill a large one, whose staged copy goes along where it replaces, as
+    /// there will be no other name to try: the system takes its time for fresh pages.
+    fn write(&self, file: File, name: &Name, staged: &Staged, clash: Clash) -> Result<()> {
+        let is_large = staged.parts().len() > 1;
+        staged.each_part(usize::from(is_large), |_, part| {
+            self.write_part(&file, name, staged, part)?;
+            if is_large && clash == Clash::Replace {
+                staged.release(part);
+            }
+            Ok(())
         })?;
         sync_and_close(file).map_err(|(action, error)| fault_at(action, &self.place, name, error))
     }
@@ -462,6 +470,8 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
     reason = "a test that cannot go on says so by a panic"
 )]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// A directory with a part file that holds `new`.

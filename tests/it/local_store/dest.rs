@@ -12,7 +12,7 @@ use std::thread;
 
 use bots_mover::context::Context;
 use bots_mover::error::Kind;
-use bots_mover::stage::{MEMORY_LIMIT_BYTES, Stage};
+use bots_mover::stage::{MEMORY_LIMIT_BYTES, PART_MIN_BYTES, Stage};
 use bots_mover::store::{Clash, Fetched, Published, Store as _};
 use jiff::Timestamp;
 
@@ -40,6 +40,41 @@ fn a_published_file_is_whole_and_nothing_else_is_there() {
         &["out/x12/d/e/", "out/x12/d/e/b", "out/x12/d/empty"],
     ];
     assert_eq!(sandbox.tree(), all.concat());
+}
+
+/// Three parts, the last one short.
+fn large() -> Vec<u8> {
+    let size = usize::try_from(PART_MIN_BYTES).unwrap() * 2 + 5;
+    (0..=250u8).cycle().take(size).collect()
+}
+
+#[test]
+fn a_large_file_that_replaces_gives_back_its_staging_room() {
+    let sandbox = Sandbox::in_memory();
+    let (store, bytes) = (sandbox.store("in"), large());
+    let staged = sandbox.staged(&bytes);
+    let published = publish(&store, "a", &staged, Clash::Replace).unwrap();
+    assert_eq!(published, Published::Done);
+    assert!(fs::read(sandbox.at("in/a")).unwrap() == bytes);
+    assert!(staged.is_released());
+    // What is left of the copy is never taken for the item.
+    let error = publish(&store, "b", &staged, Clash::Replace).unwrap_err();
+    assert_eq!(error.kind(), Kind::Storage);
+    assert!(error.chain().contains("not what was staged"), "{error:?}");
+    assert_eq!(sandbox.tree(), ["in/", "in/a"]);
+}
+
+#[test]
+fn a_large_file_that_may_need_another_name_keeps_its_staged_copy() {
+    let sandbox = Sandbox::in_memory();
+    let (store, bytes) = (sandbox.store("in"), large());
+    fs::write(sandbox.at("in/a"), "other").unwrap();
+    let staged = sandbox.staged(&bytes);
+    let taken = publish(&store, "a", &staged, Clash::Refuse).unwrap();
+    assert_eq!(taken, Published::Exists);
+    publish(&store, "a-1", &staged, Clash::Refuse).unwrap();
+    assert!(fs::read(sandbox.at("in/a-1")).unwrap() == bytes);
+    assert!(!staged.is_released());
 }
 
 #[test]
