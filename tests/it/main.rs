@@ -24,6 +24,7 @@ mod local_store;
 mod logs;
 mod moves;
 mod names;
+mod nfs;
 mod policies;
 mod power;
 mod rules;

@@ -16,7 +16,9 @@ use tempfile::TempDir;
 pub(crate) use self::disk::{Cut, Disk};
 pub(crate) use self::server::Op;
 use self::server::{Server, State};
-use super::tree::Tree;
+
+/// What another host does to a volume.
+pub(crate) type Act = Box<dyn FnOnce(&mut Disk) + Send>;
 
 /// What becomes of the operations on a volume.
 pub(crate) enum Trouble {
@@ -31,11 +33,8 @@ pub(crate) enum Trouble {
     /// Each operation of a kind fails and does not act.
     Refuses { op: Op, error: Errno },
     /// Right before the n-th operation, from 1, another host does this.
-    Meanwhile {
-        number: usize,
-        act: Option<Box<dyn FnOnce(&mut Disk) + Send>>,
-    },
-    /// What is removed or replaced while somebody has it open stays, as `.nfs…`, until he closes it.
+    Meanwhile { number: usize, act: Option<Act> },
+    /// What is removed or replaced while somebody has it open stays until then, as `.nfs…`.
     SillyRenames,
     /// Length and time of a file are those of its last opening, or of our own last change.
     StaleAttributes,

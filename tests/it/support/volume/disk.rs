@@ -60,6 +60,8 @@ pub(super) enum Kind {
 #[derive(Clone)]
 pub(crate) struct Disk {
     nodes: BTreeMap<u64, Node>,
+    /// The highest inode so far; none is used a second time.
+    last: u64,
 }
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
@@ -70,6 +72,7 @@ impl Disk {
         root.links = 1;
         Self {
             nodes: BTreeMap::from([(ROOT, root)]),
+            last: ROOT,
         }
     }
 
@@ -95,28 +98,39 @@ impl Disk {
     pub(crate) fn make_directories(&mut self, path: &Path) -> u64 {
         let mut parent = ROOT;
         for part in parts(path) {
-            parent = match self.lookup(parent, part) {
-                Ok(ino) => ino,
-                Err(_) => {
-                    let made = self.make_directory(parent, part, 0o777);
-                    self.sync(parent);
-                    made.expect("a free name")
-                }
-            };
+            parent = self.lookup(parent, part).unwrap_or_else(|_| {
+                let made = self.make_directory(parent, part, 0o777);
+                self.sync(parent);
+                made.expect("a free name")
+            });
         }
         parent
     }
 
-    /// Appends to a file that is there, as another host would.
-    pub(crate) fn append(&mut self, path: &Path, more: &[u8]) {
-        let ino = self.find(path).expect("the file is there");
+    /// Puts a new file in the place of one, as another host would: handles of the old are stale.
+    pub(crate) fn replace(&mut self, path: &str, data: &[u8]) {
+        let path = Path::new(path);
+        if let Ok(ino) = self.find(path) {
+            self.remove_all(path);
+            self.nodes.remove(&ino);
+        }
+        self.put(path, data);
+    }
+
+    /// Appends to a file, as another host would.
+    pub(crate) fn append(&mut self, path: &str, more: &[u8]) {
+        let Ok(ino) = self.find(path.as_ref()) else {
+            return;
+        };
         let end = self.data(ino).expect("it is a file").len();
         self.write(ino, end, more).expect("it is a file");
     }
 
-    /// Writes over the beginning of a file that is there, as another host would.
-    pub(crate) fn overwrite(&mut self, path: &Path, data: &[u8]) {
-        let ino = self.find(path).expect("the file is there");
+    /// Writes over the beginning of a file, as another host would.
+    pub(crate) fn overwrite(&mut self, path: &str, data: &[u8]) {
+        let Ok(ino) = self.find(path.as_ref()) else {
+            return;
+        };
         self.write(ino, 0, data).expect("it is a file");
     }
 
@@ -154,6 +168,7 @@ impl Disk {
         let nodes = all.map(|(ino, node)| (*ino, node.after(cut, &mut dice)));
         let mut disk = Self {
             nodes: nodes.collect(),
+            last: self.last,
         };
         disk.count_links();
         disk
@@ -297,13 +312,12 @@ impl Disk {
         let Ok(names) = self.names(ino) else { return };
         for (name, ino) in names {
             let path = format!("{prefix}{}", name.to_string_lossy());
-            match self.data(*ino) {
-                Ok(data) => drop(found.0.insert(path, Bytes(data.clone()))),
-                Err(_) => {
-                    let path = path + "/";
-                    self.collect(*ino, &path, found);
-                    found.0.insert(path, Bytes(Vec::new()));
-                }
+            if let Ok(data) = self.data(*ino) {
+                found.0.insert(path, Bytes(data.clone()));
+            } else {
+                let path = path + "/";
+                self.collect(*ino, &path, found);
+                found.0.insert(path, Bytes(Vec::new()));
             }
         }
     }
@@ -312,10 +326,10 @@ impl Disk {
         if self.lookup(parent, name) != Err(Errno::NOENT) {
             return Err(Errno::EXIST);
         }
-        let last = self.nodes.last_key_value().map_or(ROOT, |(ino, _)| *ino);
-        self.nodes.insert(last + 1, node);
-        self.change(parent, vec![(name.to_owned(), Some(last + 1))])?;
-        Ok(last + 1)
+        self.last += 1;
+        self.nodes.insert(self.last, node);
+        self.change(parent, vec![(name.to_owned(), Some(self.last))])?;
+        Ok(self.last)
     }
 
     fn data_mut(&mut self, ino: u64) -> Result<&mut Vec<u8>> {
