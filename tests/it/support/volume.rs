@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackgroundSession, MountOption};
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
 pub(crate) use self::disk::{Cut, Disk};
@@ -44,8 +45,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Volume {
     directory: TempDir,
     state: Arc<Mutex<State>>,
-    /// Unmounts when it is dropped. Its thread is not waited for: a mount namespace of another test
-    /// may hold a copy of the mount for a while.
+    /// Its thread is not waited for: a mount namespace of another test may hold a copy of the mount
+    /// for a while.
     session: Option<BackgroundSession>,
 }
 
@@ -75,7 +76,7 @@ impl Volume {
 
     /// Unmounts it and mounts one that holds this in its place, without trouble.
     pub(crate) fn exchange(&mut self, disk: Disk) {
-        self.session = None;
+        self.unmount();
         self.state = Arc::new(Mutex::new(State::new(disk)));
         self.session = Some(mount(self.directory.path(), &self.state));
     }
@@ -109,8 +110,22 @@ impl Volume {
         self.state().dark
     }
 
+    /// Takes it away at once, also where the last close of a dead process is still on its way:
+    /// unmounting plainly would find it busy and leave it behind.
+    fn unmount(&mut self) {
+        // An ordinary user may not; the session then asks fusermount when it is dropped.
+        let _ = rustix::mount::unmount(self.directory.path(), UnmountFlags::DETACH);
+        self.session = None;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.unmount();
     }
 }
 
