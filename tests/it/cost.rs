@@ -70,10 +70,10 @@ fn system_calls(from: End, to: End, amount: usize) -> (u64, String) {
     (text.lines().filter_map(count).sum(), text)
 }
 
-/// Measured for the release binary: 25 in, 20 out.
+/// Measured for the release binary: 25 in, 22 out.
 #[test]
 fn a_small_item_takes_a_bounded_number_of_system_calls() {
-    for (from, to, bound) in [(End::S3, End::File, 30), (End::File, End::S3, 23)] {
+    for (from, to, bound) in [(End::S3, End::File, 30), (End::File, End::S3, 26)] {
         let (few, many) = (50, 250);
         let (least, _) = system_calls(from, to, few);
         let (most, summary) = system_calls(from, to, many);

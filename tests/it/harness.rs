@@ -1,13 +1,17 @@
 //! The harness itself: a tool that lies is worse than none.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::minio::{ACCESS_KEY, Minio, SECRET_KEY};
 use crate::support::proxy::Proxy;
 use crate::support::s3::Bucket;
-use crate::support::{Fault, Gate, Op, Sandbox, When, tree};
+use crate::support::volume::{Cut, Disk, Trouble, Volume};
+use crate::support::{Fault, Gate, Op, Sandbox, Tree, When, tree};
 
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
@@ -194,4 +198,89 @@ fn the_program_sees_only_the_environment_of_the_test() {
     let sandbox = Sandbox::without_minio();
     assert!(sandbox.config().contains("base_file_path: /"));
     assert!(!sandbox.config().contains("default_bucket"));
+}
+
+/// A mounted volume with a durable directory `d` that has a file `old`.
+fn volume() -> Volume {
+    let mut disk = Disk::new();
+    disk.fill("d", &tree(&[("old", "1")]));
+    Volume::new(disk)
+}
+
+fn sync(path: &Path) {
+    fs::File::open(path).unwrap().sync_all().unwrap();
+}
+
+/// What a strict power cut leaves in `d`, and what one that keeps the names.
+fn left(volume: &Volume) -> (Tree, Tree) {
+    let disk = volume.disk();
+    let after = |cut| disk.after(cut).tree("d");
+    (after(Cut::Strict), after(Cut::NamesOnly))
+}
+
+#[test]
+fn a_volume_forgets_names_whose_directory_was_not_synced() {
+    let volume = volume();
+    let d = volume.path().join("d");
+    fs::write(d.join("new"), "2").unwrap();
+    sync(&d.join("new"));
+    fs::rename(d.join("old"), d.join("renamed")).unwrap();
+    let kept = tree(&[("new", "2"), ("renamed", "1")]);
+    assert_eq!(left(&volume), (tree(&[("old", "1")]), kept.clone()));
+    sync(&d);
+    assert_eq!(left(&volume), (kept.clone(), kept.clone()));
+    fs::remove_file(d.join("new")).unwrap();
+    assert_eq!(left(&volume), (kept, tree(&[("renamed", "1")])));
+}
+
+#[test]
+fn a_volume_forgets_data_that_were_not_synced() {
+    let volume = volume();
+    let d = volume.path().join("d");
+    fs::write(d.join("old"), "22").unwrap();
+    fs::write(d.join("new"), "33").unwrap();
+    sync(&d);
+    // What was there is found again, also what the opening to write cut off.
+    let before = tree(&[("old", "1"), ("new", "")]);
+    assert_eq!(left(&volume), (before.clone(), before));
+    sync(&d.join("old"));
+    assert_eq!(left(&volume).0, tree(&[("old", "22"), ("new", "")]));
+}
+
+#[test]
+fn a_volume_forgets_a_directory_whose_parent_was_not_synced() {
+    let volume = volume();
+    let new = volume.path().join("d/new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("a"), "1").unwrap();
+    sync(&new.join("a"));
+    sync(&new);
+    assert_eq!(left(&volume).0, tree(&[("old", "1")]));
+    sync(&volume.path().join("d"));
+    assert_eq!(left(&volume).0, tree(&[("new/a", "1"), ("old", "1")]));
+}
+
+#[test]
+fn lots_leave_all_that_may_be_left() {
+    let volume = volume();
+    let d = volume.path().join("d");
+    fs::write(d.join("new"), "1234").unwrap();
+    fs::remove_file(d.join("old")).unwrap();
+    let disk = volume.disk();
+    let lots = (0..200).map(|seed| format!("{:?}", disk.after(Cut::Some(seed)).tree("d")));
+    let different: BTreeSet<String> = lots.collect();
+    // `old` is there or not; `new` is not, or is empty, whole, cut off or has a hole.
+    assert_eq!(different.len(), 10, "{different:?}");
+}
+
+#[test]
+fn a_volume_without_power_answers_nothing_and_comes_back() {
+    let mut volume = volume();
+    let file = volume.path().join("d/old");
+    volume.meets([Trouble::PowerCut { after: 0 }]);
+    assert!(fs::read(&file).is_err() && fs::write(&file, "2").is_err());
+    assert!(volume.is_dark());
+    let disk = volume.disk().after(Cut::Strict);
+    volume.exchange(disk);
+    assert_eq!(fs::read(&file).unwrap(), b"1");
 }

@@ -13,7 +13,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, fstat, statat};
 use rustix::io::Errno;
 
-use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below, real_path, shown};
+use super::tree::{
+    DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, fault, open_below, os_error, real_path, shown,
+};
 use crate::context::Stop;
 use crate::error::Result;
 use crate::object::{Entry, Name};
@@ -38,19 +40,15 @@ pub(super) fn list(
         scope,
         sink,
         pending: vec![Vec::new()],
+        seen: 0,
     };
     let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
     while let Some(dirs) = walk.pending.pop() {
-        match open_below(root, &dirs, OFlags::RDONLY) {
-            Ok(dir) => {
-                if walk.read(&dirs, &dir, &mut chunk)?.is_break() {
-                    return Ok(Listed::Stopped);
-                }
-            }
-            Err(Errno::NOENT) if dirs.is_empty() => return Ok(Listed::NoDirectory),
+        match walk.directory(&dirs, &mut chunk)? {
+            Some(flow) if flow.is_break() => return Ok(Listed::Stopped),
+            None if dirs.is_empty() => return Ok(Listed::NoDirectory),
             // It vanished, or something else took its name, since its parent was read.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !dirs.is_empty() => {}
-            Err(error) => return Err(fault("list", &shown(root, &dirs), error)),
+            Some(_) | None => {}
         }
     }
     Ok(Listed::Complete)
@@ -86,9 +84,37 @@ struct Walk<'a> {
     sink: &'a mut dyn FnMut(Entry) -> ControlFlow<()>,
     /// Directories to be read, relative to the root, each with its closing `/`; the root is empty.
     pending: Vec<Vec<u8>>,
+    /// How many entries were read.
+    seen: u64,
 }
 
 impl Walk<'_> {
+    /// Opens and reads one directory; `None` where it is not there.
+    ///
+    /// A handle that is stale is mended by opening again only as long as it showed no entry: the
+    /// entries would be given twice.
+    fn directory(
+        &mut self,
+        dirs: &[u8],
+        chunk: &mut [MaybeUninit<u8>],
+    ) -> Result<Option<ControlFlow<()>>> {
+        let mut tries = 1;
+        loop {
+            let seen = self.seen;
+            let result = match open_below(self.root, dirs, OFlags::RDONLY) {
+                Ok(dir) => self.read(dirs, &dir, chunk).map(Some),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOTDIR | Errno::LOOP) if !dirs.is_empty() => return Ok(None),
+                Err(error) => Err(fault("list", &shown(self.root, dirs), error)),
+            };
+            let stale = matches!(&result, Err(error) if os_error(error) == Some(Errno::STALE));
+            if !stale || self.seen > seen || tries == STALE_TRIES {
+                return result;
+            }
+            tries += 1;
+        }
+    }
+
     fn read(
         &mut self,
         dirs: &[u8],
@@ -112,6 +138,7 @@ impl Walk<'_> {
                 Err(Errno::NOENT) => break,
                 Err(error) => return Err(fail(error)),
             };
+            self.seen += 1;
             let last = entry.file_name().to_bytes();
             if last.starts_with(b".") {
                 continue;

@@ -144,7 +144,12 @@ impl LocalStore {
             let how = format!("it ended after {read_bytes} of {size_bytes} bytes");
             return Err(changed(how));
         }
-        let version = self.stat(&file, name)?.version();
+        // Opened anew: a network filesystem may go on showing what it knew at the opening, and asks
+        // its server at the next.
+        let Some(now) = self.open(name)? else {
+            return Err(self.gone("stage", name));
+        };
+        let version = self.stat(&now, name)?.version();
         if version != before.version() {
             return Err(changed("it was modified meanwhile".into()));
         }

@@ -8,8 +8,10 @@ pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod sandbox;
 pub(crate) mod sts;
+pub(crate) mod torture;
 pub(crate) mod trace;
 pub(crate) mod tree;
+pub(crate) mod volume;
 
 pub(crate) use proxy::{Fault, Gate, Op, When};
 pub(crate) use sandbox::{DIRECTIONS, End, Sandbox, ends};

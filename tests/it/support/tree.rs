@@ -55,6 +55,20 @@ impl Tree {
         Self(all.map(|(n, b)| (rename(n), b.clone())).collect())
     }
 
+    /// What others see: without the program's own temporaries.
+    pub(crate) fn visible(mut self) -> Self {
+        let hidden = |name: &str| name.split('/').any(|part| part.starts_with(".bots-mover-"));
+        self.0.retain(|name, _| !hidden(name));
+        self
+    }
+
+    /// Without what is just so in `other`.
+    pub(crate) fn without(mut self, other: &Self) -> Self {
+        self.0
+            .retain(|name, bytes| other.0.get(name) != Some(bytes));
+        self
+    }
+
     /// Both together; a name that is in both must have the same contents.
     pub(crate) fn union(mut self, other: Self) -> Self {
         for (name, bytes) in other.0 {
