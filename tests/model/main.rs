@@ -1,0 +1,160 @@
+//! The engine as a model: over places in memory, and threads that a seed schedules.
+//!
+//! See `README.md` in this directory.
+
+// A test says why it fails by panicking, and the totals go to standard output.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+// The engine is compiled as modules of this program, which does not use all of it; its own tests
+// run where it is a library.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+#![allow(clippy::doc_markdown)]
+
+mod chance;
+mod facts;
+mod life;
+mod shelf;
+mod sync;
+mod whim;
+mod world;
+
+#[path = "../it/support/log.rs"]
+mod log;
+
+#[path = "../../src/config/mod.rs"]
+mod config;
+#[path = "../../src/context.rs"]
+mod context;
+#[path = "../../src/environment.rs"]
+mod environment;
+#[path = "../../src/error.rs"]
+mod error;
+#[path = "../../src/logger.rs"]
+mod logger;
+#[path = "../../src/object.rs"]
+mod object;
+#[path = "../../src/pattern.rs"]
+mod pattern;
+#[path = "../../src/plan.rs"]
+mod plan;
+#[path = "../../src/relations.rs"]
+mod relations;
+#[path = "../../src/report.rs"]
+mod report;
+#[path = "../../src/rule.rs"]
+mod rule;
+#[path = "../../src/run.rs"]
+mod run;
+#[path = "../../src/schedule.rs"]
+mod schedule;
+#[path = "../../src/stage.rs"]
+mod stage;
+#[path = "../../src/store/mod.rs"]
+mod store;
+#[path = "../../src/summary.rs"]
+mod summary;
+#[path = "../../src/transfer.rs"]
+mod transfer;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::life::Outcome;
+use crate::whim::{live_all, replay};
+
+/// The seeds of a run of all tests; `BOTS_MOVER_TORTURE` multiplies them.
+const SEEDS: u64 = 5_000;
+
+/// How many seeds a thread takes at once.
+const PORTION: u64 = 250;
+
+/// How many failing seeds are told in full.
+const TOLD_MAX: usize = 3;
+
+/// What all seeds together came to.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    runs: usize,
+    crashes: usize,
+    steps: u64,
+    failed: Vec<u64>,
+}
+
+fn main() -> ExitCode {
+    whim::keep_quiet();
+    if let Some(seed) = number("BOTS_MOVER_MODEL_SEED") {
+        replay(seed);
+        return ExitCode::SUCCESS;
+    }
+    let started = Instant::now();
+    let seeds = SEEDS * number("BOTS_MOVER_TORTURE").unwrap_or(1);
+    let totals = search(seeds, usize::MAX);
+    for seed in totals.failed.iter().take(TOLD_MAX) {
+        replay(*seed);
+        println!("again: BOTS_MOVER_MODEL_SEED={seed} cargo test --test model\n");
+    }
+    println!(
+        "model: {} seeds in {:.1} s, {} runs, {} crashes, {} steps; {} failed",
+        totals.seeds,
+        started.elapsed().as_secs_f64(),
+        totals.runs,
+        totals.crashes,
+        totals.steps,
+        totals.failed.len(),
+    );
+    ExitCode::from(u8::from(!totals.failed.is_empty()))
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+    )
+}
+
+/// Lives through the first `seeds` seeds, until so many have failed.
+fn search(seeds: u64, enough: usize) -> Totals {
+    let totals = Mutex::new(Totals::default());
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let start = next.fetch_add(PORTION, Ordering::Relaxed);
+            if start >= seeds || totals.lock().unwrap().failed.len() >= enough {
+                return;
+            }
+            live_all(start..seeds.min(start + PORTION), false, |seed, outcome| {
+                totals.lock().unwrap().add(seed, outcome);
+            });
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut totals = totals.into_inner().unwrap();
+    totals.failed.sort_unstable();
+    totals
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, outcome: Result<Outcome, String>) {
+        self.seeds += 1;
+        let Ok(outcome) = &outcome else {
+            println!("WHY {seed}: ended {:?}", outcome.err());
+            return self.failed.push(seed);
+        };
+        self.runs += outcome.runs;
+        self.crashes += outcome.crashes;
+        self.steps += outcome.steps;
+        if !outcome.broken.is_empty() {
+            println!("WHY {seed}: {}", outcome.broken[0]);
+            self.failed.push(seed);
+        }
+    }
+}
