@@ -13,6 +13,9 @@ use crate::world::{Content, State, content_of};
 /// How many numbered names the model may need.
 const NUMBERS: u32 = 50;
 
+/// What a rule says that does no more because of a lock file.
+const LOCKED: &str = "Bots is at work there";
+
 #[derive(Default)]
 pub(crate) struct Facts {
     /// Whatever it still does has no effect, and nobody hears what it says.
@@ -31,6 +34,8 @@ pub(crate) struct Facts {
     brought: BTreeMap<String, (String, Name)>,
     /// Items between their first fetch and their last line, with their source's place.
     active: BTreeMap<String, String>,
+    /// Sources in which Bots is at work: their rules say nothing more of their items.
+    locked: BTreeSet<String>,
     started: BTreeSet<String>,
     /// The last item that started, in the order of its source.
     last: BTreeMap<String, (i128, Name)>,
@@ -207,7 +212,16 @@ impl State {
             _ => true,
         };
         match event.event() {
-            "moved" | "copied" | "skipped" => drop(facts.active.remove(&src)),
+            "moved" | "copied" | "skipped" => {
+                facts.active.remove(&src);
+                if event.get("reason").contains(LOCKED) {
+                    let rules = self.config.rules.iter();
+                    let places = rules.filter(its).map(|rule| rule.source.to_string());
+                    facts.locked.extend(places);
+                }
+            }
+            // It had begun before it came to be staged.
+            "retry" if !src.is_empty() => drop(facts.started.insert(src)),
             "failed" => {
                 facts.failures.push(event.get("error").to_owned());
                 let item = facts.active.remove(&src).is_some();
@@ -263,11 +277,9 @@ impl State {
         if done.len() != 1 || code != expected || (self.runs[run].stopped_at_work && !signal) {
             broken.push(format!("it ended with {code}: {done:?}"));
         }
-        if !self.runs[run].active.is_empty() {
-            broken.push(format!(
-                "it never said what became of {:?}",
-                self.runs[run].active
-            ));
+        let Facts { active, locked, .. } = &self.runs[run];
+        for (item, _) in active.iter().filter(|(_, from)| !locked.contains(*from)) {
+            broken.push(format!("it never said what became of {item}"));
         }
         for what in broken {
             self.broke(format!("run {run}: {what}"));
@@ -312,7 +324,7 @@ impl<'a> Heard<'a> {
                     heard.failed_listings += u64::from(src.is_none());
                 }
                 "skipped" => {
-                    heard.locked |= reason.contains("Bots is at work");
+                    heard.locked |= reason.contains(LOCKED);
                     let number = reason
                         .split(' ')
                         .next()

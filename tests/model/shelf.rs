@@ -66,7 +66,7 @@ impl Stores for Shelves {
 impl Shelves {
     /// Lets others go on; then this run is dead, something fails, or it goes on too.
     fn step(&self, what: &str, about: &str) -> Result<()> {
-        shuttle::thread::sleep(Duration::ZERO);
+        sync::others_first();
         let mut state = self.world.lock();
         let state = &mut *state;
         sync::pass_time(Duration::from_micros(state.chance.next() % 3000));

@@ -1,20 +1,19 @@
 //! What the engine's `sync` is in the model: threads that a seed schedules, and a clock that only
 //! the model moves.
 //!
-//! Shuttle's locks and threads; it knows no time, so waits with a limit and the clock are added
-//! here. Time passes where [`pass_time`] says so, and jumps to the end of the shortest wait
+//! Shuttle's threads and atomics. It knows no time, so the clock and all that waits are made here,
+//! of its `park` and `unpark`. Time passes where [`pass_time`] says so, and jumps to the end of the shortest wait
 //! whenever the scheduler picks [`keep_time`], which may be long before all others are idle.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Add;
+use std::ops::{Add, Deref, DerefMut};
 use std::sync::atomic::{AtomicBool as Flag, Ordering};
-use std::sync::{Arc, LockResult};
+use std::sync::{Arc, LockResult, PoisonError, TryLockError};
 use std::time::Duration;
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
-pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 pub(crate) use shuttle::thread::{Scope, scope};
 use shuttle::thread::{ScopedJoinHandle, Thread};
 
@@ -24,15 +23,10 @@ use crate::chance::Chance;
 #[derive(Default)]
 struct Time {
     now: Duration,
-    alarms: BTreeMap<(Duration, u64), Alarm>,
+    alarms: BTreeMap<(Duration, u64), Arc<Waiter>>,
     alarms_set: u64,
     keeper: Option<Thread>,
     over: bool,
-}
-
-struct Alarm {
-    woken: Arc<Flag>,
-    bell: Arc<shuttle::sync::Condvar>,
 }
 
 thread_local! {
@@ -73,9 +67,8 @@ pub(crate) fn keep_time() {
         });
         match alarm {
             Some(alarm) => {
-                alarm.woken.store(true, Ordering::Relaxed);
-                alarm.bell.notify_all();
-                shuttle::thread::sleep(Duration::ZERO);
+                alarm.wake();
+                others_first();
             }
             None if TIME.with_borrow(|time| time.over) => return,
             None => shuttle::thread::park(),
@@ -151,12 +144,70 @@ impl Builder {
     }
 }
 
-/// Like `std::sync::Condvar`; nobody wakes without having been notified or being late.
+/// Like `std::sync::Mutex`; whoever wants it may get it, in any order.
+#[derive(Default)]
+pub(crate) struct Mutex<T> {
+    inner: std::sync::Mutex<T>,
+    waiters: std::sync::Mutex<Vec<Arc<Waiter>>>,
+}
+
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// `None` once it is given back.
+    inner: Option<std::sync::MutexGuard<'a, T>>,
+}
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            inner: std::sync::Mutex::new(value),
+            waiters: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        others_first();
+        let guard = |inner| MutexGuard {
+            mutex: self,
+            inner: Some(inner),
+        };
+        loop {
+            match self.inner.try_lock() {
+                Ok(inner) => return Ok(guard(inner)),
+                Err(TryLockError::Poisoned(poison)) => {
+                    return Err(PoisonError::new(guard(poison.into_inner())));
+                }
+                Err(TryLockError::WouldBlock) => Waiter::join(&self.waiters).wait(),
+            }
+        }
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        drop(self.inner.take());
+        wake_all(&self.mutex.waiters);
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.inner.as_ref().expect("it is not given back")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.inner.as_mut().expect("it is not given back")
+    }
+}
+
+/// Like `std::sync::Condvar`; nobody wakes who was not notified and is not late.
 #[derive(Default)]
 pub(crate) struct Condvar {
-    bell: Arc<shuttle::sync::Condvar>,
-    /// One flag for each who waits; the bell wakes them all, and who was not meant waits on.
-    waiters: std::sync::Mutex<Vec<Arc<Flag>>>,
+    waiters: std::sync::Mutex<Vec<Arc<Waiter>>>,
 }
 
 impl Condvar {
@@ -165,9 +216,10 @@ impl Condvar {
     }
 
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        let woken = Arc::new(Flag::new(false));
-        self.waiters().push(Arc::clone(&woken));
-        Ok(self.wait_for(&woken, guard))
+        let (mutex, waiter) = (guard.mutex, Waiter::join(&self.waiters));
+        drop(guard);
+        waiter.wait();
+        mutex.lock()
     }
 
     pub(crate) fn wait_timeout<'a, T>(
@@ -175,20 +227,23 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         at_most: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, ())> {
-        let woken = Arc::new(Flag::new(false));
-        self.waiters().push(Arc::clone(&woken));
+        let (mutex, waiter) = (guard.mutex, Waiter::join(&self.waiters));
         let alarm = TIME.with_borrow_mut(|time| {
             time.alarms_set += 1;
             let key = (time.now + at_most, time.alarms_set);
-            let bell = Arc::clone(&self.bell);
-            let woken = Arc::clone(&woken);
-            time.alarms.insert(key, Alarm { woken, bell });
+            time.alarms.insert(key, Arc::clone(&waiter));
             key
         });
         wake_keeper();
-        let guard = self.wait_for(&woken, guard);
+        drop(guard);
+        waiter.wait();
         TIME.with_borrow_mut(|time| time.alarms.remove(&alarm));
-        Ok((guard, ()))
+        let late = |other: &Arc<Waiter>| !Arc::ptr_eq(other, &waiter);
+        self.waiters
+            .lock()
+            .expect("nobody panics with it")
+            .retain(late);
+        Ok((mutex.lock().unwrap_or_else(PoisonError::into_inner), ()))
     }
 
     pub(crate) fn wait_timeout_while<'a, T>(
@@ -198,35 +253,58 @@ impl Condvar {
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, ())> {
         let end = now() + at_most;
-        while condition(&mut guard) {
+        while condition(&mut guard) && now() < end {
             let left = end.saturating_sub(now());
-            if left.is_zero() {
-                break;
-            }
-            guard = self.wait_timeout(guard, left)?.0;
+            (guard, ()) = self
+                .wait_timeout(guard, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         Ok((guard, ()))
     }
 
     pub(crate) fn notify_all(&self) {
-        // Others may come between a change and its notice.
-        shuttle::thread::sleep(Duration::ZERO);
-        for woken in self.waiters().drain(..) {
-            woken.store(true, Ordering::Relaxed);
-        }
-        self.bell.notify_all();
+        others_first();
+        wake_all(&self.waiters);
+    }
+}
+
+/// Somebody who waits until he is woken.
+struct Waiter {
+    thread: Thread,
+    woken: Flag,
+}
+
+impl Waiter {
+    fn join(queue: &std::sync::Mutex<Vec<Arc<Self>>>) -> Arc<Self> {
+        let waiter = Arc::new(Self {
+            thread: shuttle::thread::current(),
+            woken: Flag::new(false),
+        });
+        let mut queue = queue.lock().expect("nobody panics with it");
+        queue.push(Arc::clone(&waiter));
+        waiter
     }
 
-    fn wait_for<'a, T>(&self, woken: &Arc<Flag>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        let mut guard = guard;
-        while !woken.load(Ordering::Relaxed) {
-            guard = self.bell.wait(guard).expect("nobody panics with a lock");
+    fn wait(&self) {
+        while !self.woken.load(Ordering::Relaxed) {
+            shuttle::thread::park();
         }
-        self.waiters().retain(|other| !Arc::ptr_eq(other, woken));
-        guard
     }
 
-    fn waiters(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Flag>>> {
-        self.waiters.lock().expect("nobody panics with it")
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Relaxed);
+        self.thread.unpark();
     }
+}
+
+fn wake_all(queue: &std::sync::Mutex<Vec<Arc<Waiter>>>) {
+    let waiters = std::mem::take(&mut *queue.lock().expect("nobody panics with it"));
+    for waiter in waiters {
+        waiter.wake();
+    }
+}
+
+/// Lets any other thread go on first.
+pub(crate) fn others_first() {
+    shuttle::thread::sleep(Duration::ZERO);
 }

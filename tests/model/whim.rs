@@ -90,6 +90,7 @@ pub(crate) fn live_all(
         };
         let mut config = Config::new();
         config.stack_size = STACK_BYTES;
+        config.silence_warnings = true;
         config.failure_persistence = FailurePersistence::None;
         config.max_steps = MaxSteps::FailAfter(SWITCHES_MAX);
         let outcomes: Arc<Mutex<Vec<(u64, Outcome)>>> = Arc::default();
