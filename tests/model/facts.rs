@@ -16,6 +16,9 @@ const NUMBERS: u32 = 50;
 /// What a rule says that does no more because of a lock file.
 const LOCKED: &str = "Bots is at work there";
 
+/// Why a listing leaves an item for later; a later listing of the same run may take it.
+const YOUNG: &str = "s old, left until";
+
 #[derive(Default)]
 pub(crate) struct Facts {
     /// Whatever it still does has no effect, and nobody hears what it says.
@@ -37,6 +40,7 @@ pub(crate) struct Facts {
     /// Sources in which Bots is at work: their rules say nothing more of their items.
     locked: BTreeSet<String>,
     started: BTreeSet<String>,
+    ended: BTreeSet<String>,
     /// The last item that started, in the order of its source.
     last: BTreeMap<String, (i128, Name)>,
     /// Listings that began.
@@ -211,6 +215,9 @@ impl State {
             }
             _ => true,
         };
+        let young = event.get("reason").contains(YOUNG) && !facts.started.contains(&src);
+        let ends = ["moved", "copied", "skipped", "failed"].contains(&event.event());
+        let again = ends && alone && !young && !src.is_empty() && !facts.ended.insert(src.clone());
         match event.event() {
             "moved" | "copied" | "skipped" => {
                 facts.active.remove(&src);
@@ -232,7 +239,7 @@ impl State {
             _ => {}
         }
         facts.lines.push(event);
-        if !is_true {
+        if !is_true || again {
             self.broke(format!("run {run} said what is not true: {line}"));
         }
     }
@@ -329,7 +336,7 @@ impl<'a> Heard<'a> {
                         .split(' ')
                         .next()
                         .and_then(|number| number.parse().ok());
-                    let young = reason.contains("s old, left until");
+                    let young = reason.contains(YOUNG);
                     let (count, passed_over) = match src {
                         Some(src) => (1, young && !started(src)),
                         None => (number.unwrap_or(0), true),

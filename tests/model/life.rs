@@ -61,7 +61,7 @@ pub(crate) fn live(seed: u64, told: bool) -> Outcome {
     let world = Arc::new(World::new(config, seed, told));
     furnish(&world, &mut chance);
     let mut crashes = 0;
-    for _ in 0..1 + chance.below(2) {
+    for _ in 0..=chance.below(2) {
         crashes += usize::from(trouble(&world, &mut chance));
     }
     peace(&world);
@@ -85,7 +85,7 @@ fn rules(chance: &mut Chance) -> String {
         "config:\n  defaults: {{base_file_path: /base, default_bucket: edi, \
          concurrency: {concurrency}, exit_on_first_failure: {halts}}}\n"
     );
-    for number in 0..1 + chance.below(3) {
+    for number in 0..=chance.below(3) {
         let from_s3 = chance.hits(40);
         let to_s3 = !from_s3 && chance.hits(60);
         let place = |s3: bool, path: String, more: &str| {
@@ -294,7 +294,7 @@ impl Write for Ear {
 
 /// What others do at the places meanwhile.
 fn meddle(world: &World, mut chance: Chance) {
-    for _ in 0..1 + chance.below(8) {
+    for _ in 0..=chance.below(8) {
         rest(chance.below(40));
         sync::pass_time(Duration::from_secs(chance.of(&[0, 0, 1, 20])));
         let mut state = world.lock();

@@ -5,13 +5,13 @@
 //! some text in it replaced, and the model built of that. Text that is not there any more is a
 //! failure too: whoever changes such a line moves its bug along.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::LazyLock;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use std::{env, fs};
 
-/// Names the bug that a copy has.
+/// Says to a copy that it is one.
 const PLANTED: &str = "BOTS_MOVER_PLANTED";
 
 struct Bug {
@@ -120,35 +120,50 @@ const BUGS: &[Bug] = &[
     },
 ];
 
-static TURN: LazyLock<Option<String>> = LazyLock::new(|| env::var(PLANTED).ok());
-
-/// Whether this is a copy with a bug.
-pub(crate) fn is_planted() -> bool {
-    TURN.is_some()
-}
+/// The number of the bug whose turn it is.
+static TURN: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Whether it is the turn of this bug.
 pub(crate) fn is(name: &str) -> bool {
-    TURN.as_deref() == Some(name)
+    let bug = BUGS.get(TURN.load(Ordering::Relaxed));
+    bug.is_some_and(|bug| bug.name == name)
 }
 
-/// Plants each bug, and says whether the model found them all.
+/// Whether this is the copy with the bugs.
+pub(crate) fn is_planted() -> bool {
+    env::var_os(PLANTED).is_some()
+}
+
+/// Gives each bug its turn, and says which `finds` it.
+pub(crate) fn take_turns(finds: impl Fn() -> Option<u64>) -> bool {
+    let mut missed = 0;
+    for (turn, bug) in BUGS.iter().enumerate() {
+        TURN.store(turn, Ordering::Relaxed);
+        if let Some(seed) = finds() {
+            println!("  seed {seed:4} finds: {}", bug.name);
+        } else {
+            println!("  NO SEED FINDS: {}", bug.name);
+            missed += 1;
+        }
+    }
+    missed == 0
+}
+
+/// Plants the bugs, and says whether the model found them all.
 pub(crate) fn each_is_found() -> bool {
     let started = Instant::now();
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted");
     plant(&copy);
-    let missed: Vec<_> = BUGS
-        .iter()
-        .map(|bug| bug.name)
-        .filter(|name| !found(&copy, name))
-        .collect();
-    println!(
-        "model: {} of {} planted bugs found in {:.1} s, missed: {missed:?}",
-        BUGS.len() - missed.len(),
-        BUGS.len(),
-        started.elapsed().as_secs_f64(),
-    );
-    missed.is_empty()
+    let output = hunt(&copy);
+    let all = output.status.success();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    if !all {
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let (bugs, seconds) = (BUGS.len(), started.elapsed().as_secs_f64());
+    let which = if all { "all" } else { "not all" };
+    println!("model: {which} of {bugs} planted bugs found in {seconds:.1} s");
+    all
 }
 
 /// Makes the copy, with all bugs in it.
@@ -169,8 +184,8 @@ fn plant(copy: &Path) {
         &copy.join("Cargo.toml"),
         &format!("{manifest}{model}\n[workspace]\n"),
     );
-    write(&copy.join("src/lib.rs"), "");
-    write(&copy.join("src/main.rs"), "fn main() {}");
+    write(&copy.join("src/lib.rs"), "//! Empty.");
+    write(&copy.join("src/main.rs"), "//! Empty.\nfn main() {}");
     let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
     write(
         &copy.join("Cargo.lock"),
@@ -215,22 +230,31 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// Whether the model finds this bug.
-fn found(copy: &Path, name: &str) -> bool {
+/// Builds the copy as this program was built, beside it, and runs it.
+fn hunt(copy: &Path) -> Output {
     let target_dir = copy.ancestors().nth(2).expect("it is target/tmp/planted");
-    let output = Command::new(env!("CARGO"))
-        .args(["test", "--quiet", "--offline", "--test", "model"])
-        .arg("--manifest-path")
+    let own = env::current_exe().unwrap();
+    let profile = own.ancestors().nth(2).and_then(Path::file_name).unwrap();
+    let profile = if profile == "debug" {
+        "dev".as_ref()
+    } else {
+        profile
+    };
+    Command::new(env!("CARGO"))
+        .args([
+            "test",
+            "--quiet",
+            "--offline",
+            "--test",
+            "model",
+            "--manifest-path",
+        ])
         .arg(copy.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(target_dir)
-        .env(PLANTED, name)
+        .arg("--profile")
+        .arg(profile)
+        .env(PLANTED, "1")
         .output()
-        .expect("cargo runs");
-    // Cargo's own exit code, for what does not build, is another one.
-    let found = output.status.success();
-    if !found {
-        println!("{name}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    found
+        .expect("cargo runs")
 }

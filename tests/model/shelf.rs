@@ -99,16 +99,12 @@ impl Shelf {
         matches!(self.place, Place::S3 { .. })
     }
 
-    fn key(&self, name: &Name) -> String {
-        name.lossy().into_owned()
-    }
-
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.all.world.lock()
     }
 
     fn find(&self, name: &Name) -> Option<Item> {
-        self.state().item(&self.at, &self.key(name)).cloned()
+        self.state().item(&self.at, &key(name)).cloned()
     }
 
     fn busy(&self) -> Busy<'_> {
@@ -160,6 +156,10 @@ impl Shelf {
         let bytes = bytes_of(same.as_ref().unwrap_or(first).content);
         bytes[bytes.len() / 2..].to_vec()
     }
+}
+
+fn key(name: &Name) -> String {
+    name.lossy().into_owned()
 }
 
 /// The model's clock begins in 1970, and some time after that.
@@ -272,7 +272,7 @@ impl Store for Shelf {
         clash: Clash,
     ) -> Result<Published> {
         let run = self.all.run;
-        let key = self.key(name);
+        let own = key(name);
         let _busy = self.busy();
         self.step("write", name)?;
         self.all.may_panic();
@@ -280,19 +280,19 @@ impl Store for Shelf {
         let bytes = staged.in_memory().expect("it is small");
         {
             let mut state = self.state();
-            if clash == Clash::Refuse && state.item(&self.at, &key).is_some() {
+            if clash == Clash::Refuse && state.item(&self.at, &own).is_some() {
                 return Ok(Published::Exists);
             }
             let Some(content) = content_of(bytes) else {
-                state.broke(format!("run {run} published a part at {} {key}", self.at));
+                state.broke(format!("run {run} published a part at {} {own}", self.at));
                 return Ok(Published::Done);
             };
             state.publishes(run, &self.place, name, content);
-            state.publish(run, (&self.at, &key), content, self.is_s3());
+            state.publish(run, (&self.at, &own), content, self.is_s3());
         }
         // From here on it is visible, and the answer may be lost.
         self.step("sync", name)?;
-        self.state().sync(&self.at, &key);
+        self.state().sync(&self.at, &own);
         self.step("answer for", name)?;
         self.state().delivered(run, &self.place, name, bytes);
         Ok(Published::Done)
@@ -307,7 +307,7 @@ impl Store for Shelf {
             .find(name)
             .is_some_and(|item| bytes_of(item.content) == bytes);
         if same {
-            self.state().sync(&self.at, &self.key(name));
+            self.state().sync(&self.at, &key(name));
             self.state().delivered(run, &self.place, name, bytes);
         }
         Ok(same)
@@ -315,14 +315,14 @@ impl Store for Shelf {
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
         let run = self.all.run;
-        let key = self.key(name);
+        let own = key(name);
         let _busy = self.busy();
         self.step("remove", name)?;
         self.all.may_panic();
         let removed = {
             let mut state = self.state();
             let state = &mut *state;
-            let now = state.item(&self.at, &key);
+            let now = state.item(&self.at, &own);
             let now = now.map(|item| item.version(&self.at));
             let locked = !self.is_s3() && state.chance.hits_in_1000(state.faults.locks);
             match now {
@@ -330,7 +330,7 @@ impl Store for Shelf {
                 Some(_) if locked => Removed::Locked(7),
                 Some(now) if now != *version => Removed::Changed,
                 Some(_) => {
-                    state.remove(run, &self.at, &key);
+                    state.remove(run, &self.at, &own);
                     Removed::Done
                 }
             }

@@ -118,6 +118,8 @@ impl Add<Duration> for Instant {
 /// Like `std::thread::Builder`, of a system that may be short of threads.
 pub(crate) struct Builder;
 
+// As std's: the engine says how large a stack should be.
+#[allow(clippy::unused_self)]
 impl Builder {
     pub(crate) fn new() -> Self {
         Self
@@ -210,6 +212,11 @@ pub(crate) struct Condvar {
     waiters: std::sync::Mutex<Vec<Arc<Waiter>>>,
 }
 
+/// Nobody asks whether it was late.
+pub(crate) struct Waited;
+
+// As std's: the engine expects a `Result`.
+#[allow(clippy::unnecessary_wraps)]
 impl Condvar {
     pub(crate) fn new() -> Self {
         Self::default()
@@ -226,7 +233,7 @@ impl Condvar {
         &self,
         guard: MutexGuard<'a, T>,
         at_most: Duration,
-    ) -> LockResult<(MutexGuard<'a, T>, ())> {
+    ) -> LockResult<(MutexGuard<'a, T>, Waited)> {
         let (mutex, waiter) = (guard.mutex, Waiter::join(&self.waiters));
         let alarm = TIME.with_borrow_mut(|time| {
             time.alarms_set += 1;
@@ -243,7 +250,7 @@ impl Condvar {
             .lock()
             .expect("nobody panics with it")
             .retain(late);
-        Ok((mutex.lock().unwrap_or_else(PoisonError::into_inner), ()))
+        Ok((mutex.lock().unwrap_or_else(PoisonError::into_inner), Waited))
     }
 
     pub(crate) fn wait_timeout_while<'a, T>(
@@ -251,15 +258,15 @@ impl Condvar {
         mut guard: MutexGuard<'a, T>,
         at_most: Duration,
         mut condition: impl FnMut(&mut T) -> bool,
-    ) -> LockResult<(MutexGuard<'a, T>, ())> {
+    ) -> LockResult<(MutexGuard<'a, T>, Waited)> {
         let end = now() + at_most;
         while condition(&mut guard) && now() < end {
             let left = end.saturating_sub(now());
-            (guard, ()) = self
+            (guard, _) = self
                 .wait_timeout(guard, left)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        Ok((guard, ()))
+        Ok((guard, Waited))
     }
 
     pub(crate) fn notify_all(&self) {

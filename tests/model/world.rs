@@ -25,8 +25,12 @@ pub(crate) struct Item {
     pub(crate) mark: u64,
     pub(crate) mtime: Duration,
     /// Where the name is not on the disk yet: what a power cut may bring back.
-    pub(crate) before: Option<Option<Box<Item>>>,
+    pub(crate) before: Option<Before>,
 }
+
+/// What was at a name before.
+#[derive(Clone, Debug)]
+pub(crate) struct Before(Option<Box<Item>>);
 
 /// How often something goes wrong, of a thousand steps.
 #[derive(Clone, Copy, Default)]
@@ -215,7 +219,7 @@ impl State {
             content,
             mark: self.marks,
             mtime: sync::now() + Duration::from_nanos(self.marks),
-            before: (!durable).then(|| old.map(Box::new)),
+            before: (!durable).then(|| Before(old.map(Box::new))),
         };
         self.put(place, name, item);
     }
@@ -280,7 +284,7 @@ impl State {
         for here in self.places.values_mut() {
             for (name, mut item) in std::mem::take(here) {
                 match item.before.take() {
-                    Some(before) if self.chance.hits(50) => {
+                    Some(Before(before)) if self.chance.hits(50) => {
                         here.extend(before.map(|before| (name, *before)));
                     }
                     _ => {
