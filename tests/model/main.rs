@@ -56,6 +56,7 @@ mod summary;
 #[path = "../../src/transfer.rs"]
 mod transfer;
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,27 +101,41 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     whim::keep_quiet();
-    if let Some(seed) = number("BOTS_MOVER_MODEL_SEED") {
-        replay(seed);
-        return ExitCode::SUCCESS;
+    if let Some(text) = text("BOTS_MOVER_MODEL_SEED") {
+        let Some((start, end)) = text.split_once("..") else {
+            replay(number(&text));
+            return ExitCode::SUCCESS;
+        };
+        let sound = no_seed_breaks_a_promise(number(start)..number(end));
+        return ExitCode::from(u8::from(!sound));
     }
     if planted::is_planted() {
-        let all = planted::take_turns(|| search(SEEDS, PORTION_PLANTED, 1).failed.first().copied());
+        let all =
+            planted::take_turns(|| search(0..SEEDS, PORTION_PLANTED, 1).failed.first().copied());
         return ExitCode::from(u8::from(!all));
     }
-    let sound = no_seed_breaks_a_promise();
+    let times = text("BOTS_MOVER_TORTURE").map_or(1, |times| number(&times));
+    let sound = no_seed_breaks_a_promise(0..SEEDS * times);
     let same = a_seed_does_the_same_again();
     let found = planted::each_is_found();
     ExitCode::from(u8::from(!(sound && same && found)))
 }
 
-fn no_seed_breaks_a_promise() -> bool {
+fn no_seed_breaks_a_promise(seeds: Range<u64>) -> bool {
     let started = Instant::now();
-    let times = number("BOTS_MOVER_TORTURE").unwrap_or(1);
-    let totals = search(SEEDS * times, PORTION, usize::MAX);
-    for seed in totals.failed.iter().take(TOLD_MAX) {
-        replay(*seed);
-        println!("again: BOTS_MOVER_MODEL_SEED={seed} cargo test --test model\n");
+    let mut totals = Totals::default();
+    let mut start = seeds.start;
+    // In pieces, so that a long run that is ended has told what it found.
+    while start < seeds.end {
+        let end = seeds.end.min(start + SEEDS);
+        let piece = search(start..end, PORTION, usize::MAX);
+        let left = TOLD_MAX.saturating_sub(totals.failed.len());
+        for seed in piece.failed.iter().take(left) {
+            replay(*seed);
+            println!("again: BOTS_MOVER_MODEL_SEED={seed} cargo test --test model\n");
+        }
+        totals.add_all(piece);
+        start = end;
     }
     println!(
         "model: {} seeds in {:.1} s, {} runs, {} crashes, {} steps; {} failed",
@@ -135,33 +150,38 @@ fn no_seed_breaks_a_promise() -> bool {
 }
 
 fn a_seed_does_the_same_again() -> bool {
-    let digests = [(); 2].map(|()| search(TWICE, TWICE / 2, usize::MAX).digest);
+    let digests = [(); 2].map(|()| search(0..TWICE, TWICE / 2, usize::MAX).digest);
     println!("model: {TWICE} seeds twice: {digests:x?}");
     digests[0] == digests[1]
 }
 
-/// A number from the environment.
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-    )
+/// What the environment says.
+fn text(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
 }
 
-/// Lives through the first `seeds` seeds, in portions, until so many have failed.
-fn search(seeds: u64, portion: u64, enough: usize) -> Totals {
+fn number(text: &str) -> u64 {
+    let number = text.parse();
+    number.unwrap_or_else(|_| panic!("`{text}` is no number"))
+}
+
+/// Lives through these seeds, in portions, until so many have failed.
+fn search(seeds: Range<u64>, portion: u64, enough: usize) -> Totals {
     let totals = Mutex::new(Totals::default());
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(seeds.start);
     let work = || {
         loop {
             let start = next.fetch_add(portion, Ordering::Relaxed);
-            if start >= seeds || totals.lock().unwrap().failed.len() >= enough {
+            if start >= seeds.end || totals.lock().unwrap().failed.len() >= enough {
                 return;
             }
-            live_all(start..seeds.min(start + portion), false, |seed, outcome| {
-                totals.lock().unwrap().add(seed, &outcome);
-            });
+            live_all(
+                start..seeds.end.min(start + portion),
+                false,
+                |seed, outcome| {
+                    totals.lock().unwrap().add(seed, &outcome);
+                },
+            );
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -176,6 +196,14 @@ fn search(seeds: u64, portion: u64, enough: usize) -> Totals {
 }
 
 impl Totals {
+    fn add_all(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.runs += other.runs;
+        self.crashes += other.crashes;
+        self.steps += other.steps;
+        self.failed.extend(other.failed);
+    }
+
     fn add(&mut self, seed: u64, outcome: &Result<Outcome, String>) {
         self.seeds += 1;
         let Ok(outcome) = outcome else {

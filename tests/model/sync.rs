@@ -2,8 +2,9 @@
 //! the model moves.
 //!
 //! Shuttle's threads and atomics. It knows no time, so the clock and all that waits are made here,
-//! of its `park` and `unpark`. Time passes where [`pass_time`] says so, and jumps to the end of the shortest wait
-//! whenever the scheduler picks [`keep_time`], which may be long before all others are idle.
+//! of its `park` and `unpark`. Time passes where [`pass_time`] says so, and jumps to the end of the
+//! shortest wait whenever the scheduler picks [`keep_time`], which may be long before all others
+//! are idle.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
