@@ -25,6 +25,7 @@ mod logs;
 mod moves;
 mod names;
 mod policies;
+mod requests;
 mod rules;
 mod s3_store;
 mod safety;
