@@ -8,6 +8,8 @@
 // MinIO is a name, not code.
 #![allow(clippy::doc_markdown)]
 
+#[path = "../fuzz/claims.rs"]
+mod claims;
 mod command_line;
 mod config;
 mod connect;
@@ -22,15 +24,21 @@ mod kube;
 mod listing;
 mod local_store;
 mod logs;
+mod movers;
 mod moves;
 mod names;
 mod policies;
+mod properties;
 mod requests;
 mod rules;
 mod s3_store;
 mod safety;
 mod signals;
+mod sources;
 mod support;
 mod syscalls;
 mod tidy;
 mod tls;
+
+// The claims read the log with it.
+use support::log;

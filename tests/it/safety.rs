@@ -32,14 +32,6 @@ fn visible(tree: Tree) -> Tree {
     )
 }
 
-fn items() -> Tree {
-    tree(&[
-        ("a", noise(10, 1)),
-        ("b", noise(200_000, 2)),
-        ("c", Vec::new()),
-    ])
-}
-
 #[test]
 fn a_kill_at_any_moment_between_files_loses_nothing() {
     let many: Tree = (0..50)
