@@ -26,6 +26,12 @@ readonly bots_packages=(bots-ediint==3.3.1 Django==2.2.28)
 readonly mc_version=v0.0.0-20250313080218-cf909e1063a9
 readonly rclone_version=v1.75.1
 readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
+# The tests that tell what they tried, and grow with BOTS_MOVER_TORTURE.
+readonly long_tests="crash:: requests:: sources:: movers:: properties:: power:: nfs::"
+# The targets in tests/fuzz, and how long each of them runs where nothing else is said.
+readonly fuzz_targets="config pattern key listing log environment"
+readonly fuzz_seconds=240
+readonly cargo_fuzz_version=0.13.2
 minio=""
 steps_done=0
 # The modules of tests/it that an emulated program has to pass. Nearly all of them would, but not
@@ -48,6 +54,7 @@ main() {
         image) build_images "${@:2}" ;;
         demo) run_demo ;;
         test) run_tests ;;
+        torture) run_torture "${@:2}" ;;
         bench) run_bench "${@:2}" ;;
         help | --help | -h) help ;;
         *)
@@ -67,6 +74,9 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
            for these machines, whatever this one is. Each is also saved as target/bots-mover-VERSION-ARCHITECTURE.tar
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
   test     everything that CI checks
+  torture  the long versions of the tests that break, crash and feed the program, and the fuzz
+           targets, with the totals of all: 'torture TIMES SECONDS' multiplies rounds and seeds (5)
+           and gives each fuzz target so many seconds (240; 0: none)
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
            only, or 'all', that many times (3); tests/bench/README.md names them
   help     this text
@@ -388,6 +398,88 @@ run_emulated_tests() {
     BOTS_MOVER_BIN="$(realpath "$target_dir/$1-unknown-linux-musl/release/bots-mover")" \
         BOTS_MOVER_BIN_RUNNER="qemu-$1-static" \
         cargo test --locked --test it -- "${core_tests[@]}"
+}
+
+# --- torture ---
+
+# The tests tell what they tried in lines that begin with 'tried'; the fuzz targets get one each.
+run_torture() {
+    local times=${1:-5} seconds=${2:-$fuzz_seconds} log
+    need_minio
+    log="$(realpath --canonicalize-missing "$target_dir")/torture.log"
+    mkdir --parents "$(dirname "$log")"
+    : >"$log"
+    step "long tests: BOTS_MOVER_TORTURE=$times" run_long_tests "$times" "$log"
+    if ((seconds > 0)); then
+        step "fuzz targets: $seconds s each" fuzz "$seconds" "$log"
+    fi
+    step "totals" totals "$log"
+}
+
+run_long_tests() {
+    has strace || apt_install strace || fail "strace is missing: apt-get install strace"
+    # shellcheck disable=SC2086 # these are words
+    BOTS_MOVER_TORTURE=$1 cargo test --locked -- --show-output $long_tests 2>&1 | tee --append "$2" |
+        grep --extended-regexp '^(test |tried |failures:|error)' ||
+        true
+    # The pipe hides how the tests ended.
+    if grep --quiet '^test result: FAILED\|^error' "$2"; then fail "see $2"; fi
+    grep --quiet '^tried ' "$2" || fail "no test told what it tried; see $2"
+}
+
+# Corpus and findings stay beside what Cargo makes. Without sanitizers: the program has no unsafe
+# code, and panics are what is looked for.
+fuzz() {
+    local seconds=$1 log=$2 name corpus folder seeds
+    need_cargo_fuzz
+    folder="$(realpath --canonicalize-missing "$target_dir")/fuzz"
+    CARGO_TARGET_DIR=$folder cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none
+    for name in $fuzz_targets; do
+        corpus="$folder/corpus/$name"
+        mkdir --parents "$corpus" "$folder/findings"
+        seeds=()
+        if [[ -d "tests/it/data/$name" ]]; then seeds=("tests/it/data/$name"); fi
+        "$folder/$(uname --machine)-unknown-linux-gnu/release/$name" "$corpus" "${seeds[@]}" \
+            -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
+            -artifact_prefix="$folder/findings/$name-" >"$folder/$name.log" 2>&1 ||
+            fail "fuzz target $name found something; see $folder/$name.log"
+        sed --quiet "s|^stat::number_of_executed_units: *|tried fuzz/$name |p" "$folder/$name.log" |
+            tee --append "$log"
+    done
+}
+
+need_cargo_fuzz() {
+    local tools
+    tools="$(realpath --canonicalize-missing "$tools_dir")/cargo-fuzz"
+    cargo +nightly --version >/dev/null 2>&1 ||
+        rustup toolchain install nightly --profile minimal ||
+        fail "the fuzz targets need a nightly compiler: rustup toolchain install nightly"
+    has cargo-fuzz || PATH="$tools/bin:$PATH"
+    has cargo-fuzz ||
+        cargo install --locked --root "$tools" cargo-fuzz --version "$cargo_fuzz_version" ||
+        fail "cargo-fuzz is missing: cargo install cargo-fuzz"
+}
+
+# Adds the lines up: 'tried KIND/WHERE N', then names and numbers.
+totals() {
+    awk '
+        $1 == "tried" && $3 ~ /^[0-9]+$/ {
+            split($2, parts, "/")
+            count[parts[1] " tried"] += $3
+            kinds[parts[1]]
+            for (at = 4; at < NF; at += 2) {
+                count[parts[1] " " $at] += $(at + 1)
+            }
+        }
+        END {
+            format = "%-18s %12s %8s %6s %8s %11s\n"
+            printf format, "kind", "tried", "fired", "lost", "altered", "duplicates"
+            for (kind in kinds) {
+                printf format, kind, count[kind " tried"], count[kind " fired"] + 0,
+                    count[kind " lost"] + 0, count[kind " altered"] + 0,
+                    count[kind " duplicates"] + 0 | "sort"
+            }
+        }' "$1"
 }
 
 # --- bench ---

@@ -14,6 +14,10 @@ use crate::object::{Name, Place};
 use crate::pattern::{Matcher, Rename, dest_name};
 use crate::rule::{Config, Example, IfExists, Instant, Mode, Rule};
 
+/// So many warnings about two rules are given: what is wrong with every pair is one mistake, and
+/// there are as many pairs as the square of the rules.
+const MAX_PAIRS: usize = 100;
+
 /// Rules that cannot be meant so: each one's name and what is wrong with its destination.
 pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
     let errors = rules
@@ -35,6 +39,7 @@ pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
 pub fn warnings(rules: &[Rule]) -> Vec<String> {
     let mut warnings: Vec<String> = rules.iter().flat_map(alone).collect();
     let samples: Vec<Vec<String>> = rules.iter().map(samples).collect();
+    let pairs_from = warnings.len();
     for (index, a) in rules.iter().enumerate() {
         for (other, b) in rules.iter().enumerate().skip(index + 1) {
             let names = || candidates(a, b, &samples[index], &samples[other]);
@@ -46,6 +51,10 @@ pub fn warnings(rules: &[Rule]) -> Vec<String> {
                 if touch(&a.dest, &b.source) {
                     warnings.extend(feeds(a, b, &names()));
                 }
+            }
+            if warnings.len() >= pairs_from + MAX_PAIRS {
+                warnings.push("further pairs of rules were not looked at".into());
+                return warnings;
             }
         }
     }

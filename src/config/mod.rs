@@ -128,19 +128,31 @@ fn shown_position(line_column: Option<(usize, usize)>) -> String {
 
 /// What a problem is about: `rule "invoices": src.path: `, `defaults.retries: `.
 fn subject(names: &[String]) -> String {
+    let path = |names: &[String]| -> String {
+        let names: Vec<_> = names.iter().map(|name| one_line(name)).collect();
+        names.join(".")
+    };
     match names {
         [] => String::new(),
         [config, defaults, ..] if config == "config" && defaults == "defaults" => {
-            format!("{}: ", names[1..].join("."))
+            format!("{}: ", path(&names[1..]))
         }
         [config, rule, rest @ ..] if config == "config" => {
             let rule = written::quoted(rule);
             if rest.is_empty() {
                 format!("rule {rule}: ")
             } else {
-                format!("rule {rule}: {}: ", rest.join("."))
+                format!("rule {rule}: {}: ", path(rest))
             }
         }
-        _ => format!("{}: ", names.join(".")),
+        _ => format!("{}: ", path(names)),
     }
+}
+
+/// A key as it was written, unless it would break the line or bend what a terminal shows.
+fn one_line(name: &str) -> String {
+    if name.chars().any(char::is_control) {
+        return written::quoted(name);
+    }
+    name.to_owned()
 }

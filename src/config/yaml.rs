@@ -21,6 +21,10 @@ const MAX_NODES: usize = 200_000;
 /// All text in them, counted likewise.
 const MAX_TEXT_BYTES: usize = 4 * MAX_CONFIG_BYTES;
 
+/// So many brackets may be open at once. The parser's time grows with the square of their number,
+/// long before it finds that nothing may be so deep.
+const MAX_OPEN_BRACKETS: usize = 10_000;
+
 const MERGE_KEY: &str = "<<";
 
 /// One value as it was written.
@@ -64,6 +68,12 @@ pub(super) fn read(text: &str) -> Result<Node, SyntaxError> {
             text: format!("the config is too large; found {found} bytes, allowed: {allowed}"),
         });
     }
+    if let Some(line) = too_many_brackets(text) {
+        return Err(SyntaxError {
+            line_column: Some((line, 1)),
+            text: format!("more than {MAX_OPEN_BRACKETS} brackets are open; close them"),
+        });
+    }
     let budget = Budget {
         nodes: Cell::new(MAX_NODES),
         text_bytes: Cell::new(MAX_TEXT_BYTES),
@@ -71,6 +81,25 @@ pub(super) fn read(text: &str) -> Result<Node, SyntaxError> {
     Tree(&budget)
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| explain(&error, text))
+}
+
+/// The line, from 1, in which too many brackets are open. Those in texts and comments count too: no
+/// config that means something has so many.
+fn too_many_brackets(text: &str) -> Option<usize> {
+    let mut open: usize = 0;
+    for (line, text) in (1..).zip(text.lines()) {
+        for byte in text.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open > MAX_OPEN_BRACKETS {
+                return Some(line);
+            }
+        }
+    }
+    None
 }
 
 /// The line and column, from 1, of the node that `steps` lead to, or of its key.

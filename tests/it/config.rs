@@ -293,6 +293,18 @@ fn windows_line_ends_and_a_byte_order_mark_are_no_problem() {
     good(&format!("\u{feff}{}", with("mode: copy")).replace('\n', "\r\n"));
 }
 
+/// Found by fuzzing: the line break of a key broke the line of its problem.
+#[test]
+fn a_key_with_a_line_break_does_not_break_the_line_of_its_problem() {
+    let found = problems("config:\n  r:\n    src: { \"ty\\npe\": x }\n");
+    let lines = found.lines();
+    assert!(
+        lines.iter().any(|line| line.contains(r#"src."ty\npe": "#)),
+        "{found}"
+    );
+    assert!(lines.iter().all(|line| !line.contains('\n')), "{found}");
+}
+
 #[test]
 fn many_problems_are_all_told() {
     let mut text = "config:\n".to_owned();

@@ -8,14 +8,17 @@
 use std::path::PathBuf;
 
 use crate::support::data::noise;
+use crate::support::process::Run;
+use crate::support::torture::Totals;
 use crate::support::trace::{Injection, traced};
 use crate::support::{DIRECTIONS, End, Sandbox, Tree, tree};
 
 /// The calls that change a file, a directory or a connection, or wait for one; and whether they are
 /// counted on the rule's own paths only. Where they are not, the calls by which the program starts
 /// count too, in the thread that makes them.
-const CALLS: [(&str, bool); 15] = [
+const CALLS: [(&str, bool); 17] = [
     ("openat", true),
+    ("fstat", true),
     ("getdents64", true),
     ("newfstatat", true),
     ("read", true),
@@ -29,6 +32,7 @@ const CALLS: [(&str, bool); 15] = [
     ("fsync", false),
     ("write", false),
     ("pread64", false),
+    ("connect", false),
     ("sendto", false),
     ("recvfrom", false),
 ];
@@ -58,7 +62,7 @@ fn paths(sandbox: &Sandbox) -> Vec<PathBuf> {
 /// Fails unless there were so many kills at least: a harness that never fired would prove nothing.
 #[track_caller]
 fn kill_everywhere(direction: (End, End), keys: &str, kills_min: usize) {
-    let mut kills = 0;
+    let mut totals = Totals::default();
     for (call, on_paths) in CALLS {
         for number in 1.. {
             let sandbox = Sandbox::new();
@@ -75,24 +79,51 @@ fn kill_everywhere(direction: (End, End), keys: &str, kills_min: usize) {
             let when = format!("{call} number {number} of {direction:?} {keys}\n{run:?}");
             let left = sandbox.at_end(direction.0, "in");
             let there = delivered(&sandbox, direction);
+            log_is_true(&run, &left, &there, &when);
+            let twice = there.0.keys().filter(|name| left.0.contains_key(*name));
+            let twice = twice.count();
             if keys.contains("copy") {
                 assert_eq!(left, items(), "{when}");
-                assert_eq!(there.union(items()), items(), "{when}");
-            } else {
-                assert_eq!(left.union(there), items(), "{when}");
+            } else if !run.status.success() {
+                totals.duplicates += twice;
             }
+            assert_eq!(left.union(there), items(), "{when}");
             if run.status.success() {
                 break;
             }
             assert!(number < CALLS_MAX, "{when}");
-            kills += 1;
+            totals.tried += 1;
+            totals.fired += 1;
             sandbox.run().succeeds();
             assert_eq!(delivered(&sandbox, direction), items(), "{when}");
             let left = sandbox.at_end(direction.0, "in");
             assert_eq!(left.is_empty(), !keys.contains("copy"), "{when}");
         }
     }
+    let kills = totals.fired;
     assert!(kills >= kills_min, "there were {kills} kills only");
+    let (from, to) = direction;
+    let mode = keys
+        .split(", ")
+        .next()
+        .unwrap_or(keys)
+        .replace("mode: ", "");
+    totals.tell(&format!("crash/{from:?}-{to:?}/{mode}").to_lowercase());
+}
+
+/// What the run told before it died had happened by then.
+#[track_caller]
+fn log_is_true(run: &Run, left: &Tree, there: &Tree, when: &str) {
+    for line in run.of("moved").into_iter().chain(run.of("copied")) {
+        let name = line.get("src").split("/in/").last().unwrap_or_default();
+        assert!(there.0.contains_key(name), "{line:?} is not true: {when}");
+        let is_left = left.0.contains_key(name);
+        assert_eq!(
+            is_left,
+            line.event() == "copied",
+            "{line:?} is not true: {when}"
+        );
+    }
 }
 
 /// What a reader sees at the destination: not our own temporaries.
@@ -123,6 +154,21 @@ fn a_kill_at_any_system_call_of_a_move_between_directories_loses_nothing() {
 }
 
 #[test]
-fn a_kill_at_any_system_call_of_a_copy_keeps_the_source() {
+fn a_kill_at_any_system_call_of_a_copy_in_keeps_the_source() {
     kill_everywhere(DIRECTIONS[0], "mode: copy, if_exists: skip", 40);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_copy_out_keeps_the_source() {
+    kill_everywhere(DIRECTIONS[1], "mode: copy, if_exists: fail", 40);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_copy_between_buckets_keeps_the_source() {
+    kill_everywhere(DIRECTIONS[2], "mode: copy, if_exists: keep_both", 25);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_copy_between_directories_keeps_the_source() {
+    kill_everywhere(DIRECTIONS[3], "mode: copy, if_exists: overwrite", 60);
 }

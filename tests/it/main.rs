@@ -9,6 +9,8 @@
 #![allow(clippy::doc_markdown)]
 
 mod bots;
+#[path = "../fuzz/claims.rs"]
+mod claims;
 mod command_line;
 mod config;
 mod connect;
@@ -23,16 +25,23 @@ mod kube;
 mod listing;
 mod local_store;
 mod logs;
+mod movers;
 mod moves;
 mod names;
 mod nfs;
 mod policies;
 mod power;
+mod properties;
+mod requests;
 mod rules;
 mod s3_store;
 mod safety;
 mod signals;
+mod sources;
 mod support;
 mod syscalls;
 mod tidy;
 mod tls;
+
+// The claims read the log with it.
+use support::log;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::support::data::noise;
 use crate::support::process::Run;
+use crate::support::torture::Totals;
 use crate::support::volume::{Act, Disk, Op, Trouble, Volume};
 use crate::support::{End, Sandbox, Tree, ends, tree};
 
@@ -271,7 +272,7 @@ fn a_stale_handle_at_any_operation_is_mended_by_opening_again() {
             retried.push(when.to_owned());
         }
     });
-    eprintln!("nfs: {tried} operations met a stale handle, {retried:?} was listed again");
+    tell("nfs/stale", tried);
     assert!(tried > 60, "{tried}");
     // A listing that gave entries already cannot go back: the rule's retries begin it anew.
     let listing = |when: &String| when.contains("ReadDirectory /in");
@@ -294,7 +295,7 @@ fn a_failure_of_any_operation_loses_nothing() {
             world.nothing_is_lost(when);
         });
     }
-    eprintln!("nfs: {tried} operations failed");
+    tell("nfs/fails", tried);
     assert!(tried > 180, "{tried}");
 }
 
@@ -309,7 +310,7 @@ fn an_answer_that_is_lost_at_any_operation_loses_nothing() {
             tried += world.at_each(lost, |world, _, when| world.nothing_is_lost(when));
         }
     }
-    eprintln!("nfs: {tried} answers were lost");
+    tell("nfs/answer-lost", tried);
     assert!(tried > 360, "{tried}");
 }
 
@@ -507,4 +508,15 @@ fn too_few_open_files_fail_the_item_and_lose_nothing() {
         assert!(open_files < 100, "{run:?}");
     }
     assert!(refused > 2, "{refused}");
+}
+
+fn tell(kind: &str, tried: usize) {
+    let fired = tried;
+    let duplicates = 0;
+    let totals = Totals {
+        tried,
+        fired,
+        duplicates,
+    };
+    totals.tell(kind);
 }

@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use rustix::io::Errno;
 
 use crate::support::data::noise;
-use crate::support::torture::torture;
+use crate::support::torture::{Totals, torture};
 use crate::support::volume::{Cut, Disk, Op, Trouble, Volume};
 use crate::support::{End, Sandbox, Tree, tree};
 
 /// How many subsets of what was not synced are drawn by lot at each operation.
-const LOTS: u64 = 8;
+const LOTS: usize = 8;
 
 /// No move of a few files asks so much: it would loop.
 const OPERATIONS_MAX: usize = 1000;
@@ -229,7 +229,7 @@ impl Found {
 /// Everything that a power cut may leave.
 fn cuts(after: usize) -> Vec<Cut> {
     let lots = LOTS * torture();
-    let seeds = (0..lots).map(|lot| Cut::Some(after as u64 * lots + lot));
+    let seeds = (0..lots).map(|lot| Cut::Some((after * lots + lot) as u64));
     [Cut::Strict, Cut::NamesOnly]
         .into_iter()
         .chain(seeds)
@@ -271,12 +271,16 @@ fn cut_everywhere(case: Case, moments_min: usize) {
             }
         }
         if !dark {
-            eprintln!(
-                "power: {:?} {}: {after} moments, {points} cuts, {} different outcomes",
-                case.direction,
-                case.keys,
-                states.len()
-            );
+            let (from, to) = world.case.direction;
+            let totals = Totals {
+                tried: points,
+                fired: points,
+                duplicates: 0,
+            };
+            totals.tell(&format!(
+                "power/{from:?}-{to:?}{}",
+                world.case.keys.replace(' ', "")
+            ));
             assert!(after >= moments_min, "there were {after} moments only");
             return;
         }

@@ -224,7 +224,7 @@ impl Store for S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             match answer.status() {
-                200 | 204 => Ok(Removed::Done),
+                204 => Ok(Removed::Done),
                 404 => {
                     let refusal = answer.refusal();
                     match refusal.code() {

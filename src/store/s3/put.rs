@@ -61,11 +61,11 @@ impl S3Store {
         self.client.tries(|attempt| {
             let action = self.bucket.put_object(self.client.credentials(), key);
             let payload = Payload::Part(staged, whole);
-            let answer = self
+            let mut answer = self
                 .client
                 .send(target, action, &headers, payload, attempt)?;
             match answer.status() {
-                200 => confirm(&answer, &checksum, &target).map(|()| Published::Done),
+                200 => confirm(&mut answer, &checksum, &target).map(|()| Published::Done),
                 412 if clash == Clash::Refuse => {
                     // The object may be the work of a try whose answer was lost.
                     if attempt.is_repeat() && self.object_holds(key, staged)? {
@@ -147,13 +147,13 @@ impl S3Store {
             let credentials = self.client.credentials();
             let action = self.bucket.upload_part(credentials, key, number, upload_id);
             let payload = Payload::Part(staged, part);
-            let answer = self
+            let mut answer = self
                 .client
                 .send(target, action, &headers, payload, attempt)?;
             if answer.status() != 200 {
                 return Err(answer.error());
             }
-            confirm(&answer, &checksum, &target)?;
+            confirm(&mut answer, &checksum, &target)?;
             let etag = etag_of(&answer).map(str::to_owned);
             etag.ok_or_else(|| target.error(Kind::Other, "a part's answer has no ETag"))
         })?;
@@ -256,11 +256,13 @@ fn described(attributes: &Attributes) -> Headers<'_> {
     headers
 }
 
-/// Fails where the server stored something else than it was sent.
-fn confirm(answer: &Answer<'_>, checksum: &str, target: &Target<'_>) -> Result<()> {
+/// Fails where nothing shows that the server stored what it was sent.
+fn confirm(answer: &mut Answer<'_>, checksum: &str, target: &Target<'_>) -> Result<()> {
     match answer.header(CHECKSUM) {
         Some(stored) if stored != checksum => Err(differs(stored, checksum, target)),
-        _ => Ok(()),
+        _ if etag_of(answer).is_some() => Ok(()),
+        // A 200 of somebody between us and the server, or one that holds an error.
+        _ => Err(no_sense(&answer.text(ANSWER_LIMIT_BYTES)?, target)),
     }
 }
 

@@ -120,7 +120,20 @@ impl Running {
         rustix::process::kill_process(child, signal).expect("the program still runs");
     }
 
-    /// The same where it may be over already.
+    /// Lets the one child of the launcher go on, as often as it is stopped, until it ends.
+    pub(crate) fn go_on(&self) {
+        let pid = self.child.id();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        while !self.has_ended() && self.start.elapsed() < TIMEOUT {
+            let child = std::fs::read_to_string(&children).unwrap_or_default();
+            if let Some(child) = child.trim().parse().ok().and_then(Pid::from_raw) {
+                let _ = rustix::process::kill_process(child, Signal::CONT);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// To the program, which may be over already.
     pub(crate) fn signal_if_alive(&self, signal: Signal) {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
     }

@@ -42,6 +42,8 @@ pub(crate) struct Request {
     pub(crate) key: String,
     /// The query's names, and the values of those that are no secret.
     pub(crate) query: Vec<(String, String)>,
+    /// How long its body is said to be.
+    pub(crate) body_bytes: usize,
     /// The fault that fired, as text.
     pub(crate) fault: Option<String>,
     head: Vec<u8>,
@@ -87,6 +89,14 @@ pub(crate) enum Fault {
     Reset(usize),
     /// Nothing more is sent after so many bytes of the answer's body, until the gate opens.
     Stall(usize, Gate),
+    /// The connection is reset after so many bytes of the request's body; the server is not asked.
+    ResetInRequest(usize),
+    /// The server acts, and its answer ends within the head.
+    CutHead,
+    /// The server acts, and its answer says that its body is so many bytes longer than it is.
+    WrongLength(i64),
+    /// These bytes come in place of an answer; the server is not asked.
+    Garbage(Vec<u8>),
     /// The answer's body comes in pieces of so many bytes, with a pause before each.
     Trickle(usize, Duration),
     /// One bit of this byte of the answer's body is another.
@@ -412,12 +422,17 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
-    while let Some(mut request) = Request::read(&mut reader, client)? {
+    while let Some(mut request) = Request::read(&mut reader)? {
         let fault = shared.fault_for(&request);
         request.fault = fault.as_ref().map(|fault| format!("{fault:?}"));
         let mut logged = request.clone();
-        (logged.head, logged.body) = (Vec::new(), Vec::new());
+        logged.head = Vec::new();
         shared.log.lock().unwrap().push(logged);
+        if let Some(Fault::ResetInRequest(bytes)) = fault {
+            request.read_body(&mut reader, client, bytes)?;
+            return reset(client);
+        }
+        request.read_body(&mut reader, client, usize::MAX)?;
         if !answer(client, &mut request, fault.as_ref(), shared)? {
             break;
         }
@@ -437,7 +452,8 @@ fn answer(
         Some(Fault::Answer(answer)) => return send(client, answer, head_only).map(|()| true),
         Some(Fault::CloseBefore) => return Ok(false),
         Some(Fault::ResetBefore) => return reset(client).map(|()| false),
-        Some(Fault::CorruptRequest(at)) => request.body[*at] ^= 1,
+        Some(Fault::Garbage(bytes)) => return (&*client).write_all(bytes).map(|()| false),
+        Some(Fault::CorruptRequest(at)) => bend_bit(&mut request.body, *at),
         Some(Fault::Delay(pause)) => std::thread::sleep(*pause),
         Some(Fault::Hold(gate)) => gate.pass(),
         Some(Fault::Before(hook)) => hook(),
@@ -452,7 +468,13 @@ fn answer(
         }
         Some(Fault::After(hook)) => hook(),
         Some(Fault::Bend(bend)) => bend(&mut answer),
-        Some(Fault::CorruptAnswer(at)) => answer.body[*at] ^= 1,
+        Some(Fault::CorruptAnswer(at)) => bend_bit(&mut answer.body, *at),
+        Some(Fault::CutHead) => {
+            let head = answer.head(head_only);
+            (&*client).write_all(&head.as_bytes()[..head.len() / 2])?;
+            return Ok(false);
+        }
+        Some(Fault::WrongLength(by)) => return send_wrong(client, &answer, *by, head_only),
         Some(Fault::Truncate(bytes)) => {
             send_some(client, &answer, *bytes)?;
             return Ok(false);
@@ -504,16 +526,8 @@ impl Shared {
 }
 
 impl Request {
-    /// The value of one of the request's headers, gone from the log.
-    fn header(&self, name: &str) -> Option<String> {
-        header_of(&self.head, name)
-    }
-
-    /// `None` at the end of the connection.
-    fn read(
-        reader: &mut BufReader<&TcpStream>,
-        mut client: &TcpStream,
-    ) -> io::Result<Option<Self>> {
+    /// The head; `None` at the end of the connection.
+    fn read(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Self>> {
         let head = read_head(reader)?;
         if head.is_empty() {
             return Ok(None);
@@ -550,7 +564,7 @@ impl Request {
         } else {
             path.split_once('/').map_or("", |(_bucket, key)| key)
         };
-        let mut request = Self {
+        Ok(Some(Self {
             op: Op::of(
                 &method,
                 key,
@@ -561,18 +575,24 @@ impl Request {
             key: percent_decoded(key),
             query,
             fault: None,
+            body_bytes: header_of(&head, "content-length").map_or(0, |v| v.parse().unwrap_or(0)),
             head,
             body: Vec::new(),
-        };
-        if request.header("expect").is_some() {
+        }))
+    }
+
+    /// The body, or so many bytes of it.
+    fn read_body(
+        &mut self,
+        reader: &mut BufReader<&TcpStream>,
+        mut client: &TcpStream,
+        bytes: usize,
+    ) -> io::Result<()> {
+        if header_of(&self.head, "expect").is_some() {
             client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let length = request
-            .header("content-length")
-            .map_or(0, |v| v.parse().unwrap_or(0));
-        request.body = vec![0; length];
-        reader.read_exact(&mut request.body)?;
-        Ok(Some(request))
+        self.body = vec![0; self.body_bytes.min(bytes)];
+        reader.read_exact(&mut self.body)
     }
 
     /// Asks the server over a connection of its own.
@@ -697,6 +717,10 @@ impl fmt::Debug for Fault {
             Self::Truncate(bytes) => write!(f, "Truncate({bytes})"),
             Self::Reset(bytes) => write!(f, "Reset({bytes})"),
             Self::Stall(bytes, _) => write!(f, "Stall({bytes})"),
+            Self::ResetInRequest(bytes) => write!(f, "ResetInRequest({bytes})"),
+            Self::CutHead => f.write_str("CutHead"),
+            Self::WrongLength(by) => write!(f, "WrongLength({by})"),
+            Self::Garbage(bytes) => write!(f, "Garbage({} bytes)", bytes.len()),
             Self::Trickle(bytes, pause) => write!(f, "Trickle({bytes}, {pause:?})"),
             Self::CorruptAnswer(at) => write!(f, "CorruptAnswer({at})"),
             Self::CorruptRequest(at) => write!(f, "CorruptRequest({at})"),
@@ -708,6 +732,12 @@ impl fmt::Debug for Fault {
             Self::Bend(_) => f.write_str("Bend"),
         }
     }
+}
+
+/// Bends a bit of this byte, or of the last one where there are fewer.
+fn bend_bit(body: &mut [u8], at: usize) {
+    let last = body.len() - 1;
+    body[at.min(last)] ^= 1;
 }
 
 fn send(mut client: &TcpStream, answer: &Answer, head_only: bool) -> io::Result<()> {
@@ -724,6 +754,31 @@ fn send_some(mut client: &TcpStream, answer: &Answer, bytes: usize) -> io::Resul
     client.write_all(answer.head(false).as_bytes())?;
     client.write_all(&answer.body[..bytes])?;
     client.flush()
+}
+
+/// Sends an answer whose length is wrong by so many bytes; says whether the connection stays. What
+/// is too much stands before the next answer.
+fn send_wrong(
+    mut client: &TcpStream,
+    answer: &Answer,
+    by: i64,
+    head_only: bool,
+) -> io::Result<bool> {
+    let mut head = String::new();
+    for line in answer.head(head_only).split_inclusive("\r\n") {
+        match line.split_once("Content-Length: ") {
+            Some(("", told)) => {
+                let told: i64 = told.trim().parse().map_err(io::Error::other)?;
+                head = head + "Content-Length: " + &(told + by).max(0).to_string() + "\r\n";
+            }
+            _ => head += line,
+        }
+    }
+    client.write_all(head.as_bytes())?;
+    if !head_only {
+        client.write_all(&answer.body)?;
+    }
+    Ok(by < 0)
 }
 
 /// Ends the connection with RST in place of FIN.

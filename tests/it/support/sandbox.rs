@@ -27,6 +27,9 @@ const NOBODY: u32 = 1000;
 /// The same where nobody else may be this user.
 const LONER: u32 = 4711;
 
+/// A credential of fewer bytes is not looked for in what a run prints.
+const SECRET_MIN_BYTES: usize = 8;
+
 pub(crate) struct Sandbox {
     directory: TempDir,
     minio: Cell<Option<&'static Minio>>,
@@ -405,7 +408,10 @@ impl Sandbox {
 
     fn call_with_config<A: AsRef<OsStr>>(&self, args: &[A]) -> Call {
         let config = self.path("config.yaml");
-        fs::write(&config, self.config()).expect("write the config");
+        // Another run may be reading it.
+        if fs::read_to_string(&config).ok().as_deref() != Some(&self.config()) {
+            fs::write(&config, self.config()).expect("write the config");
+        }
         let mut all = vec!["--config".into(), config.into_os_string()];
         all.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
         self.bare_call(all)
@@ -457,9 +463,40 @@ impl Sandbox {
     }
 
     fn told(&self, run: &Run) {
+        self.keeps_its_secrets(run);
         let mut story = self.story.borrow_mut();
         writeln!(story, "=== {run:?}\n=== after").unwrap();
         self.describe(&mut story);
+    }
+
+    /// Nothing that a run prints holds a credential, a signature or a presigned URL.
+    fn keeps_its_secrets(&self, run: &Run) {
+        let termination = fs::read(self.path("termination")).unwrap_or_default();
+        let termination = String::from_utf8_lossy(&termination);
+        let signed = [
+            "X-Amz-",
+            "x-amz-signature",
+            "AWS4-HMAC-SHA256",
+            "Signature=",
+        ];
+        let names = [
+            "MINIO_ACCESS_KEY",
+            "MINIO_SECRET_KEY",
+            "MINIO_SESSION_TOKEN",
+        ];
+        let values = names.iter().filter_map(|name| run.call.env.get(*name));
+        let mut secrets: Vec<String> = values
+            .map(|value| value.to_string_lossy().trim().to_owned())
+            // Shorter ones are parts of ordinary words.
+            .filter(|value| value.len() >= SECRET_MIN_BYTES)
+            .collect();
+        let encoded = |secret: &String| secret.replace('/', "%2F").replace('+', "%2B");
+        secrets.extend(secrets.iter().map(encoded).collect::<Vec<_>>());
+        for secret in signed.into_iter().chain(secrets.iter().map(String::as_str)) {
+            for text in [&run.stdout, &run.stderr, &*termination] {
+                assert!(!text.contains(secret), "{secret:?} was told by {run:?}");
+            }
+        }
     }
 
     fn describe(&self, story: &mut String) {

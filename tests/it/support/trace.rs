@@ -1,11 +1,12 @@
 //! Runs the program under strace: to see the order of its system calls, to fail the n-th of them,
-//! and to kill the program at it.
+//! and to stop or kill the program at it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use super::process::Run;
 use super::sandbox::Sandbox;
@@ -17,6 +18,8 @@ pub(crate) enum Injection<'a> {
     Kill(&'a str, usize),
     /// The n-th of this name in a thread, from 1, fails with this error and does not act.
     Fail(&'a str, &'a str, usize),
+    /// The program is stopped once the n-th of this name in a thread, from 1, has acted.
+    Stop(&'a str, usize),
     /// Each of this name fails with this error and does not act.
     FailAll(&'a str, &'a str),
 }
@@ -37,16 +40,65 @@ pub(crate) fn traced(
     paths: &[PathBuf],
     injection: Option<Injection<'_>>,
 ) -> Traced {
+    launch_traced(sandbox, calls, paths, injection);
+    let run = sandbox.run();
+    sandbox.launch_plainly();
+    Traced {
+        run,
+        calls: calls_so_far(sandbox),
+    }
+}
+
+/// The same, where the program is stopped once it has made the `number`-th call of the kind; then
+/// `act` is called with the system calls so far, and the program goes on. Says whether it was
+/// stopped: it was not where it makes fewer calls.
+pub(crate) fn stopped(
+    sandbox: &Sandbox,
+    call: &str,
+    number: usize,
+    paths: &[PathBuf],
+    act: impl FnOnce(&[String]),
+) -> (Run, bool) {
+    launch_traced(sandbox, call, paths, Some(Injection::Stop(call, number)));
+    let running = sandbox.start();
+    sandbox.launch_plainly();
+    let trace = sandbox.path("trace");
+    let is_stopped = || fs::read_to_string(&trace).is_ok_and(|all| all.contains(STOPPED));
+    let stopped = loop {
+        if is_stopped() {
+            break true;
+        }
+        if running.has_ended() {
+            break is_stopped();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    if stopped {
+        act(&calls_so_far(sandbox));
+        // Other threads may come to their own n-th call and stop too.
+        running.go_on();
+    }
+    (sandbox.finish(running), stopped)
+}
+
+/// What strace writes when all threads of the program stand.
+const STOPPED: &str = "--- stopped by SIGSTOP ---";
+
+fn launch_traced(
+    sandbox: &Sandbox,
+    calls: &str,
+    paths: &[PathBuf],
+    injection: Option<Injection<'_>>,
+) {
     let version = Command::new("strace").arg("--version").output();
     assert!(
         version.is_ok(),
         "the tests need strace: run `apt-get install strace`"
     );
-    let output = sandbox.path("trace");
     let mut words = ["strace", "-f", "-y", "-qq", "-s", "16", "-o"]
         .map(OsString::from)
         .to_vec();
-    words.push(output.clone().into());
+    words.push(sandbox.path("trace").into());
     words.extend(["-e".into(), format!("trace={calls}").into()]);
     for path in paths {
         words.extend(["-P".into(), path.into()]);
@@ -55,13 +107,12 @@ pub(crate) fn traced(
         words.extend(["-e".into(), injection.expression().into()]);
     }
     words.push("--".into());
-    let run = sandbox.launch_through(&words).run();
-    sandbox.launch_plainly();
-    let trace = fs::read(&output).expect("strace wrote its file");
-    Traced {
-        run,
-        calls: calls_of(&String::from_utf8_lossy(&trace)),
-    }
+    sandbox.launch_through(&words);
+}
+
+fn calls_so_far(sandbox: &Sandbox) -> Vec<String> {
+    let trace = fs::read(sandbox.path("trace")).expect("strace wrote its file");
+    calls_of(&String::from_utf8_lossy(&trace))
 }
 
 /// The lines of a trace, without process numbers and signals. A call that another thread's call
@@ -87,6 +138,7 @@ impl Injection<'_> {
     fn expression(self) -> String {
         match self {
             Self::Kill(calls, number) => format!("inject={calls}:signal=KILL:when={number}"),
+            Self::Stop(calls, number) => format!("inject={calls}:signal=STOP:when={number}"),
             Self::Fail(calls, error, number) => {
                 format!("inject={calls}:error={error}:when={number}")
             }
