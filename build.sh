@@ -55,6 +55,11 @@ main() {
         demo) run_demo ;;
         test) run_tests ;;
         torture) run_torture "${@:2}" ;;
+        e2e)
+            [[ -n "${KUBECONFIG:-}" ]] || fail "e2e needs a cluster: KUBECONFIG is not set"
+            build_images
+            run_e2e
+            ;;
         bench) run_bench "${@:2}" ;;
         help | --help | -h) help ;;
         *)
@@ -73,10 +78,11 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
   image    build both; no builder for the image is an error. 'image arm64', 'image amd64 arm64':
            for these machines, whatever this one is. Each is also saved as target/bots-mover-VERSION-ARCHITECTURE.tar
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
-  test     everything that CI checks
+  test     everything that CI checks; on a cluster too, where KUBECONFIG names one
   torture  the long versions of the tests that break, crash and feed the program, and the fuzz
            targets, with the totals of all: 'torture TIMES SECONDS' multiplies rounds and seeds (5)
            and gives each fuzz target so many seconds (240; 0: none)
+  e2e      only what 'test' does on the cluster; tests/e2e/run.sh tells what that needs
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
            only, or 'all', that many times (3); tests/bench/README.md names them
   help     this text
@@ -174,16 +180,21 @@ build_image() (
     $builder build --no-cache --platform "linux/$1" --file Dockerfile --target prebuilt \
         --build-arg "VERSION=$version" "${options[@]}" --tag "$image" "$context"
     rm --force "$archive"
-    if [[ $builder == docker ]]; then
-        docker save --output "$archive" "$image"
-    else
-        # shellcheck disable=SC2086 # as above
-        $builder push --quiet "$image" "docker-archive:$archive:$image"
-    fi
+    save_image "$builder" "$image" "$archive"
     echo "image: $image for $1, made by $builder"
     echo "saved: $archive ($(stat --format %s "$archive") bytes)"
     echo "digest: sha256:$(image_digest "$archive")"
 )
+
+# Usage: save_image BUILDER NAME FILE
+save_image() {
+    if [[ $1 == docker ]]; then
+        docker save --output "$3" "$2"
+    else
+        # shellcheck disable=SC2086 # the builder is a command and its first arguments
+        $1 push --quiet "$2" "docker-archive:$3:$2"
+    fi
+}
 
 # What any node can import: 'k3s ctr images import', 'docker load', 'podman load'.
 image_archive() {
@@ -240,6 +251,11 @@ run_tests() {
     step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
     step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
+    if [[ -n "${KUBECONFIG:-}" ]]; then
+        step "e2e: on the cluster of $KUBECONFIG" run_e2e
+    else
+        leave_out "e2e" "no KUBECONFIG"
+    fi
     printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
     if ((${#not_run[@]} > 0)); then
         printf 'NOT RUN: %s\n' "${not_run[@]}"
@@ -480,6 +496,53 @@ totals() {
                     count[kind " duplicates"] + 0 | "sort"
             }
         }' "$1"
+}
+
+# --- e2e ---
+
+# On the cluster that KUBECONFIG names; tests/e2e/run.sh tells what else it is told by variables.
+run_e2e() {
+    if [[ -n "${E2E_LOAD:-}" ]]; then load_images; fi
+    has openssl || apt_install openssl || fail "openssl is missing: apt-get install openssl"
+    has kubectl || fail "kubectl is missing"
+    tests/e2e/run.sh
+}
+
+# Brings the program's image and the suite's own into the cluster. E2E_LOAD is a command.
+load_images() (
+    local builder folder archive tools_image=localhost/bots-mover-e2e:1
+    builder=$(image_builder) || fail "images need docker, podman or buildah"
+    folder=$(mktemp --directory)
+    trap 'rm --recursive --force "$folder"' EXIT
+    fill_e2e_image "$folder/rootfs"
+    # shellcheck disable=SC2086 # the builder is a command and its first arguments
+    $builder build --file tests/e2e/Dockerfile --tag "$tools_image" "$folder"
+    save_image "$builder" "$tools_image" "$folder/tools.tar"
+    for archive in "$(image_archive "$(own_architecture)")" "$folder/tools.tar"; do
+        # shellcheck disable=SC2086 # a command and its first arguments
+        $E2E_LOAD "$(realpath "$archive")"
+    done
+)
+
+# MinIO and mc with the libraries that they were linked to, and a busybox with all its names.
+fill_e2e_image() {
+    local mc="" tool
+    need_minio
+    need_go_tool mc "github.com/minio/mc@$mc_version"
+    [[ "$(busybox --list 2>&1)" == *httpd* ]] || apt_install busybox-static ||
+        fail "busybox is missing: apt-get install busybox-static"
+    mkdir --mode 755 "$1" "$1/bin"
+    mkdir --mode 1777 "$1/tmp"
+    for tool in $(busybox --list); do
+        ln --symbolic busybox "$1/bin/$tool"
+    done
+    cp --remove-destination "$minio" "$mc" "$(command -v busybox)" "$1/bin"
+    for tool in "$1"/bin/{minio,mc,busybox}; do
+        if ldd "$tool" >/dev/null 2>&1; then
+            ldd "$tool" | grep --only-matching '/[^ ]*' |
+                xargs cp --parents --dereference --target-directory "$1"
+        fi
+    done
 }
 
 # --- bench ---

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
@@ -74,6 +74,7 @@ pub struct Logger {
 
 struct Sink {
     out: Box<dyn Write + Send>,
+    first_error: Option<String>,
     last: String,
 }
 
@@ -91,6 +92,7 @@ impl Logger {
             clock,
             sink: Mutex::new(Sink {
                 out,
+                first_error: None,
                 last: String::new(),
             }),
         }
@@ -101,6 +103,7 @@ impl Logger {
         let mut line = Line {
             logger: self,
             text: String::new(),
+            level,
             wanted: level <= self.level,
         };
         if line.wanted {
@@ -116,13 +119,18 @@ impl Logger {
         line.text("event", event)
     }
 
+    /// The first line of level error that was written, without its line feed.
+    pub fn first_error(&self) -> Option<String> {
+        self.sink().first_error.clone()
+    }
+
     /// The last line that was written, without its line feed.
     pub fn last_line(&self) -> String {
-        self.sink
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .last
-            .clone()
+        self.sink().last.clone()
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,6 +139,7 @@ impl Logger {
 pub struct Line<'a> {
     logger: &'a Logger,
     text: String,
+    level: Level,
     wanted: bool,
 }
 
@@ -174,11 +183,10 @@ impl Line<'_> {
         if self.logger.format == Format::Json {
             self.text.push('}');
         }
-        let mut sink = self
-            .logger
-            .sink
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.logger.sink();
+        if self.level == Level::Error && sink.first_error.is_none() {
+            sink.first_error = Some(self.text.clone());
+        }
         sink.last.clone_from(&self.text);
         self.text.push('\n');
         let _ = sink

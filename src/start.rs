@@ -178,7 +178,7 @@ fn real_run(
                 "items in flight did not end in time and were left as they are",
             )
             .emit();
-        leave_message(&late_message, &late.last_line());
+        leave_message(&late_message, &last_words(&late));
     })
     .map_err(unwatched)?;
     if connection.is_some_and(|connection| matches!(connection.verify, Verify::Off)) {
@@ -196,7 +196,7 @@ fn real_run(
         dry_run: args.dry_run,
     };
     let (_, code) = run(config, stores, &world);
-    leave_message(&environment.termination_log, &log.last_line());
+    leave_message(&environment.termination_log, &last_words(&log));
     Ok(Done::Ran(code))
 }
 
@@ -266,17 +266,33 @@ fn told(problems: Problems) -> String {
     problems.to_string()
 }
 
+/// The first failure, as much of it as there is room for, and the last line, which is how it ended.
+fn last_words(log: &Logger) -> String {
+    let last = log.last_line();
+    match log.first_error() {
+        Some(first) if first != last => {
+            let room = TERMINATION_MAX_BYTES.saturating_sub(last.len() + 1);
+            format!("{}\n{last}", beginning(&first, room))
+        }
+        _ => last,
+    }
+}
+
 /// In a pod the last words go where `kubectl describe` shows them. Only where the file is there.
 fn leave_message(path: &Path, text: &str) {
-    let end = (0..=text.len().min(TERMINATION_MAX_BYTES))
-        .rev()
-        .find(|&at| text.is_char_boundary(at));
     let file = std::fs::File::options()
         .write(true)
         .truncate(true)
         .open(path);
-    if let (Ok(mut file), Some(end)) = (file, end) {
+    if let Ok(mut file) = file {
         // The exit code and the log say the same; a pod without the file is no failure.
-        let _ = file.write_all(&text.as_bytes()[..end]);
+        let _ = file.write_all(beginning(text, TERMINATION_MAX_BYTES).as_bytes());
     }
+}
+
+fn beginning(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=text.len().min(max_bytes))
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
 }

@@ -323,6 +323,31 @@ fn the_last_line_is_the_termination_message() {
 }
 
 #[test]
+fn the_first_failure_comes_before_the_last_line_of_the_termination_message() {
+    let sandbox = Sandbox::without_minio();
+    let message = sandbox.path("termination");
+    std::fs::write(&message, "").unwrap();
+    sandbox.default("exit_on_first_failure: false");
+    sandbox.default("concurrency: 1");
+    // Quoted and escaped, one of these names fills a line of more than a message may hold.
+    for name in ["a", "b"] {
+        let deep = format!("{}{name}", "\u{1}".repeat(250));
+        sandbox.write(format!("in/{deep}"), "1");
+        sandbox.mkdir(format!("out/{deep}/taken"));
+    }
+    sandbox.rule("r", &ends((End::File, End::File)));
+    let run = sandbox.run();
+    run.exits(1);
+    let failed = run.stdout.lines().find(|line| line.contains("=failed "));
+    let last = run.stdout.lines().last().unwrap();
+    let told = std::fs::read_to_string(&message).unwrap();
+    let (first, end) = told.rsplit_once('\n').unwrap();
+    assert_eq!(end, last);
+    assert!(failed.unwrap().starts_with(first), "{told}");
+    assert_eq!(told.len(), 4096);
+}
+
+#[test]
 fn a_termination_file_that_is_not_there_is_not_made() {
     let sandbox = Sandbox::without_minio();
     sandbox.mkdir("in");
