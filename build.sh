@@ -275,7 +275,7 @@ step() {
     printf '==== %d. done in %d s\n' "$steps_done" "$((SECONDS - started))"
 }
 
-# Some tests watch system calls, or kill the program at one of them.
+# Some tests watch system calls, kill the program at one of them, or count instructions.
 run_cargo_tests() {
     has strace || apt_install strace || fail "strace is missing: apt-get install strace"
     cargo test --locked -- "${skipped_tests[@]}"
@@ -433,7 +433,7 @@ run_torture() {
 }
 
 run_long_tests() {
-    has strace || apt_install strace || fail "strace is missing: apt-get install strace"
+    need_test_tools
     # shellcheck disable=SC2086 # these are words
     BOTS_MOVER_TORTURE=$1 cargo test --locked -- --show-output $long_tests 2>&1 | tee --append "$2" |
         grep --extended-regexp '^(test |tried |failures:|error)' ||
@@ -576,6 +576,11 @@ apt_install() {
 # Usage: need_cross_compiler MACHINE
 need_cross_compiler() {
     has "$1-linux-gnu-gcc" || apt_install "gcc-${1//_/-}-linux-gnu"
+}
+
+need_test_tools() {
+    has strace || apt_install strace || fail "strace is missing: apt-get install strace"
+    has valgrind || apt_install valgrind || fail "valgrind is missing: apt-get install valgrind"
 }
 
 need_curl() {

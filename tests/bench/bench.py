@@ -45,8 +45,12 @@ print(sys.argv[1], used.ru_utime + used.ru_stime, used.ru_maxrss)
 class Row:
     """One kind of work, the same for every program."""
 
-    def __init__(self, name, title, inwards, count, size, *, far=False, rules=1, extra=0, runs=None):
+    def __init__(
+        self, name, title, inwards, count, size, *,
+        far=False, rules=1, extra=0, runs=None, concurrency=None,
+    ):
         self.name, self.title, self.inwards = name, title, inwards
+        self.concurrency = concurrency
         # 'extra' files are there and are not to be moved.
         self.count, self.size, self.extra = count, size, extra
         self.far, self.rules, self.runs = far, rules, runs
@@ -73,17 +77,49 @@ ROWS = [
 ]
 
 
+# How the cost of 'bots-mover' alone grows: with the number of files, with how many are in flight,
+# and with their size.
+SCALE = [
+    *[("files", str(count), count, 4 * KIB, None) for count in (100, 1000, 10_000, 100_000)],
+    *[("in flight", str(number), 1000, 4 * KIB, number) for number in (1, 2, 4, 8, 16, 32, 64)],
+    *[
+        ("bytes each", f"{count} x {size}", count, size, None)
+        for count, size in [(100, 0), (100, 64 * KIB), (100, MIB), (10, 16 * MIB), (1, GIB), (1, 5 * GIB)]
+    ],
+]
+
+
 def main():
     options = arguments()
+    if options.row == "scale":
+        scale(options)
+        return
     chosen = [row for row in ROWS if options.row in ("all", row.name)]
     if not chosen:
-        sys.exit(f"no row {options.row}; there are all, {', '.join(row.name for row in ROWS)}")
+        names = ", ".join(row.name for row in ROWS)
+        sys.exit(f"no row {options.row}; there are all, scale, {names}")
     with tempfile.TemporaryDirectory(prefix="mover-bench.", dir=options.directory) as work:
         with Bench(options, Path(work)) as bench:
             print(machine(), flush=True)
             print(HEAD, flush=True)
             for row in chosen:
                 print(table(row, bench.measure(row, options.runs)), flush=True)
+    print(f"\nload at the end: {load()}")
+
+
+def scale(options):
+    with tempfile.TemporaryDirectory(prefix="mover-bench.", dir=options.directory) as work:
+        with Bench(options, Path(work)) as bench:
+            print(machine())
+            print("| what grows | to | | wall s | CPU s | CPU ms an item | peak MiB |")
+            print("| --- | ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
+            for what, to, count, size, concurrency in SCALE:
+                for inwards in (True, False):
+                    row = Row("scale", "", inwards, count, size, concurrency=concurrency)
+                    wall, cpu, peak = bench.measure_scale(row)
+                    direction = "in" if inwards else "out"
+                    figures = f"{wall:.3f} | {cpu:.3f} | {cpu * 1000 / count:.2f} | {peak / 1024:.1f}"
+                    print(f"| {what} | {to} | {direction} | {figures} |", flush=True)
     print(f"\nload at the end: {load()}")
 
 
@@ -186,6 +222,20 @@ class Bench:
         shutil.rmtree(self.work / "aside", ignore_errors=True)
         return results
 
+    def measure_scale(self, row):
+        """One run of the mover over files that are made for it."""
+        for directory in (self.source, self.dest):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+        self.mc("rm", "--recursive", "--force", f"m/{BUCKET}/{row.name}/", check=False)
+        self.fill(row, row.count)
+        figures = self.run_one(row, "mover")
+        brought = len(files(self.dest) if row.inwards else self.keys(row))
+        left = len(self.keys(row) if row.inwards else files(self.source))
+        if (brought, left) != (row.count, 0):
+            sys.exit(f"scale: brought {brought} of {row.count} and left {left}")
+        return figures
+
     def run_one(self, row, program):
         output = self.work / "output"
         output.write_bytes(b"")
@@ -230,6 +280,8 @@ class Bench:
             ends = (keys, directory) if row.inwards else (directory, keys)
             rules[f"rule-{part}"] = {"src": ends[0], "dest": ends[1]}
         defaults = {"default_bucket": BUCKET, "max_items": max(row.count, 1)}
+        if row.concurrency:
+            defaults["concurrency"] = row.concurrency
         config = self.work / "config.yaml"
         config.write_text(json.dumps({"config": {"defaults": defaults, **rules}}))
         return [self.tools["mover"], "--config", str(config)]
@@ -287,7 +339,7 @@ class Bench:
         if row.extra:
             # Many more are there than all runs will take.
             if self.filled != row.name:
-                self.fill_many(row)
+                self.fill(row, row.count + row.extra)
             self.filled = row.name
             return
         master = self.master(row)
@@ -334,16 +386,18 @@ class Bench:
                 self.mc("cp", "--recursive", f"{directory}/", f"m/master/{row.name}/")
         return self.masters[row.name][0]
 
-    def fill_many(self, row):
-        many = row.count + row.extra
+    def fill(self, row, count):
+        """So many files or objects of the row's size, whatever is in them."""
         if row.inwards:
-            words = ["out", BUCKET, f"{row.name}/", str(many), str(row.size), "16"]
+            words = ["out", BUCKET, f"{row.name}/", str(count), str(row.size), "16"]
             subprocess.run([self.tools["floor"], *words], env=self.environment(), check=True)
             return
         shutil.rmtree(self.source, ignore_errors=True)
         self.source.mkdir()
-        for number in range(many):
-            (self.source / f"{number:06}.edi").write_bytes(b"x" * row.size)
+        for number in range(count):
+            with open(self.source / f"{number:06}.edi", "wb") as file:
+                for start in range(0, row.size, MIB):
+                    file.write(b"x" * min(MIB, row.size - start))
         subprocess.run(["sync"], check=True)
 
     def check(self, row, program):

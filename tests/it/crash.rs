@@ -31,6 +31,7 @@ const CALLS: [(&str, bool); 17] = [
     // Temporaries have names that nobody knows beforehand.
     ("fsync", false),
     ("write", false),
+    ("pwrite64", false),
     ("pread64", false),
     ("connect", false),
     ("sendto", false),

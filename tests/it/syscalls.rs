@@ -78,7 +78,7 @@ fn paths(sandbox: &Sandbox) -> Vec<PathBuf> {
 /// there were.
 fn failed_at_each_call(direction: (End, End), call: &str, error: &str) -> usize {
     let everywhere = [
-        "write", "fsync", "close", "pread64", "sendto", "recvfrom", "connect",
+        "write", "pwrite64", "fsync", "close", "pread64", "sendto", "recvfrom", "connect",
     ];
     for number in 1.. {
         let sandbox = sandbox(direction);
@@ -120,6 +120,7 @@ fn a_fault_of_any_call_fails_the_item_and_loses_nothing() {
         ("mkdirat", "EDQUOT"),
         ("read", "EIO"),
         ("write", "ENOSPC"),
+        ("pwrite64", "ENOSPC"),
         ("close", "ENOSPC"),
         ("fsync", "EIO"),
         ("renameat", "EROFS"),
@@ -139,6 +140,7 @@ fn a_fault_of_any_call_on_the_way_in_or_out_loses_nothing() {
         for (call, error) in [
             ("openat", "EMFILE"),
             ("write", "ENOSPC"),
+            ("pwrite64", "EIO"),
             ("pread64", "EIO"),
             ("sendto", "ECONNRESET"),
             ("recvfrom", "ECONNRESET"),

@@ -433,7 +433,7 @@ fn file_and_directories_are_synced_in_order_before_publish_returns() {
     let directory = tempfile::tempdir().unwrap();
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
-    let calls = "trace=mkdirat,write,fsync,close,renameat,renameat2,unlinkat,statx,newfstatat";
+    let calls = "trace=mkdirat,pwrite64,fsync,close,renameat,renameat2,unlinkat,statx,newfstatat";
     strace.args(["-f", "-y", "-e", calls, "-o"]).arg(log.path());
     let test = "dest::file_and_directories_are_synced_in_order_before_publish_returns";
     again_in(strace, test, directory.path());
@@ -442,7 +442,7 @@ fn file_and_directories_are_synced_in_order_before_publish_returns() {
     let root = directory.path().to_str().unwrap();
     let ours = log.lines().filter(|line| line.contains(root));
     let steps: Vec<String> = ours.filter_map(|line| step(line, root)).collect();
-    let put = "write part, fsync part, close part, rename, fsync base/in/d";
+    let put = "pwrite64 part, fsync part, close part, rename, fsync base/in/d";
     let expected = format!(
         "mkdir, mkdir, fsync base/in, fsync base, {put}, known directory, {put}, \
          made again, mkdir, fsync base/in, fsync base, {put}, \
@@ -455,7 +455,7 @@ fn file_and_directories_are_synced_in_order_before_publish_returns() {
 fn step(line: &str, root: &str) -> Option<String> {
     let call = line.split_whitespace().nth(1)?.split('(').next()?;
     match call {
-        "fsync" | "write" | "close" if line.contains(".part>") => Some(format!("{call} part")),
+        "fsync" | "pwrite64" | "close" if line.contains(".part>") => Some(format!("{call} part")),
         "fsync" => {
             let path = line.split(['<', '>']).nth(1)?;
             Some(format!("fsync {}", path.replace(root, "base")))
