@@ -3,13 +3,14 @@
 //! Nothing below `main` asks for the time or the environment itself, so tests choose both.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
+use crate::sync::{AtomicBool, AtomicI32, Condvar, Mutex, MutexGuard};
 
 /// The world as one run sees it.
 pub struct Context {

@@ -54,6 +54,7 @@
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
+//! | `sync` | the locks, threads and clock that the engine waits with |
 
 pub mod start;
 
@@ -102,3 +103,5 @@ pub mod object;
 pub mod error;
 
 pub mod logger;
+
+pub mod sync;

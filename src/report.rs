@@ -2,14 +2,13 @@
 //!
 //! Says only what it is told; counts and decides nothing.
 
-use std::time::Instant;
-
 use crate::error::Error;
 use crate::logger::{Level, Line, Logger};
 use crate::object::Name;
 use crate::plan::Selected;
 use crate::rule::{Config, Mode, Rule};
 use crate::summary::Tally;
+use crate::sync::Instant;
 use crate::transfer::Task;
 
 /// The events of a run, on a log.

@@ -8,10 +8,9 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{Builder, Scope};
-use std::time;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -23,13 +22,14 @@ use crate::rule::{Config, IfExists, Instant, Mode, Rule};
 use crate::schedule::{Left, Schedule};
 use crate::store::{Listed, Scope as ListScope, Store};
 use crate::summary::{Tally, exit_code};
+use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
 use crate::transfer::{self, Attempt, End, Ends, Task};
 
 /// How many rules are listed at once at the most.
 const LISTERS_MAX: usize = 64;
 
 /// How often an item that takes longer than this tells how far it is.
-const PROGRESS_EVERY: time::Duration = time::Duration::from_secs(10);
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// What is said of an item or a listing that made the program panic.
 const PANIC_NOTE: &str = "a fault of the program, told on standard error";
@@ -65,7 +65,7 @@ pub struct World<'a> {
 
 /// Runs all rules once; gives the totals and the exit code.
 pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u8) {
-    let started = time::Instant::now();
+    let started = sync::Instant::now();
     let report = Report(world.log);
     report.run_started(config, world.dry_run);
     let limits = config
@@ -85,7 +85,7 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     };
     let schedule = Arc::clone(&run.schedule);
     world.context.stop.on_request(move || schedule.hurry());
-    std::thread::scope(|scope| {
+    sync::scope(|scope| {
         run.start_listers(scope);
         run.look_on();
     });
@@ -119,7 +119,7 @@ struct Flight {
     name: Name,
     size_bytes: u64,
     meter: Arc<AtomicU64>,
-    started: time::Instant,
+    started: sync::Instant,
 }
 
 /// One rule in the run.
@@ -143,7 +143,7 @@ struct Opened {
 
 #[derive(Default)]
 struct Rounds {
-    started: Option<time::Instant>,
+    started: Option<sync::Instant>,
     /// Items that count towards `max_items`.
     taken: usize,
     /// Items of this round that do not.
@@ -277,7 +277,7 @@ impl Run<'_> {
         let lane = &self.lanes[index];
         lock(&lane.progress)
             .started
-            .get_or_insert_with(time::Instant::now);
+            .get_or_insert_with(sync::Instant::now);
         let mut attempt = 1;
         let unlisted = || {
             let reason = "the run was halted before it was listed";
@@ -477,8 +477,8 @@ impl Run<'_> {
     }
 
     /// Makes an attempt and says how it ended; the task and a wait where it is to be repeated.
-    fn attempt(&self, index: usize, mut task: Task) -> Option<(Task, time::Duration)> {
-        let started = time::Instant::now();
+    fn attempt(&self, index: usize, mut task: Task) -> Option<(Task, Duration)> {
+        let started = sync::Instant::now();
         let lane = &self.lanes[index];
         let stopping = || self.world.context.stop.requested().is_some();
         if let Some(error) = task.last_error.take_if(|_| stopping()) {
@@ -530,7 +530,7 @@ impl Run<'_> {
     }
 
     /// Counts an item that ended, and says so.
-    fn settle(&self, index: usize, task: &Task, end: End, started: time::Instant) {
+    fn settle(&self, index: usize, task: &Task, end: End, started: sync::Instant) {
         let lane = &self.lanes[index];
         let delivered = |event, dest: &Name, note: Option<&str>| {
             self.report
@@ -603,7 +603,7 @@ impl Run<'_> {
                     self.report.would_deliver(lane.rule, &task, &dest);
                     lock(&lane.seen).insert(task.entry.name);
                 }
-                Err(end) => self.settle(index, &task, end, time::Instant::now()),
+                Err(end) => self.settle(index, &task, end, sync::Instant::now()),
             }
         }
         Vec::new()

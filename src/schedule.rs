@@ -5,8 +5,10 @@
 //! new task starts. Knows nothing of what a task is.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// The lanes of a run.
 pub struct Schedule<T> {
