@@ -266,8 +266,8 @@ impl Run<'_> {
         std::panic::catch_unwind(plan).unwrap_or_else(|_| {
             let lane = &self.lanes[index];
             let error = Error::new(Kind::Other, PANIC_NOTE);
-            self.report.listing_failed(lane.rule, 1, &error);
             self.count_failure(lane);
+            self.report.listing_failed(lane.rule, 1, &error);
             Vec::new()
         })
     }
@@ -305,8 +305,8 @@ impl Run<'_> {
                     continue;
                 }
             }
-            self.report.listing_failed(lane.rule, attempt, &error);
             self.count_failure(lane);
+            self.report.listing_failed(lane.rule, attempt, &error);
             return Vec::new();
         }
     }
@@ -561,8 +561,8 @@ impl Run<'_> {
                 }
             }
             End::Failed(error) => {
-                self.report.failed(lane.rule, task, &error);
                 self.count_failure(lane);
+                self.report.failed(lane.rule, task, &error);
             }
         }
         lock(&lane.seen).insert(task.entry.name.clone());
@@ -574,6 +574,7 @@ impl Run<'_> {
         progress.passed_over += 1;
     }
 
+    /// Before it is told: once the log has a failure, nothing new starts.
     fn count_failure(&self, lane: &Lane<'_>) {
         lock(&lane.tally).failed += 1;
         // A rehearsal tells of all that would fail.
