@@ -31,6 +31,8 @@ readonly long_tests="crash:: requests:: sources:: movers:: properties:: power:: 
 # The targets in tests/fuzz, and how long each of them runs where nothing else is said.
 readonly fuzz_targets="config pattern key listing log environment"
 readonly fuzz_seconds=240
+# Seeds of the model are cheap.
+readonly model_factor=20
 readonly cargo_fuzz_version=0.13.2
 minio=""
 steps_done=0
@@ -426,6 +428,7 @@ run_torture() {
     mkdir --parents "$(dirname "$log")"
     : >"$log"
     step "long tests: BOTS_MOVER_TORTURE=$times" run_long_tests "$times" "$log"
+    step "model: $((times * model_factor)) times its seeds" run_model "$((times * model_factor))" "$log"
     if ((seconds > 0)); then
         step "fuzz targets: $seconds s each" fuzz "$seconds" "$log"
     fi
@@ -441,6 +444,11 @@ run_long_tests() {
     # The pipe hides how the tests ended.
     if grep --quiet '^test result: FAILED\|^error' "$2"; then fail "see $2"; fi
     grep --quiet '^tried ' "$2" || fail "no test told what it tried; see $2"
+}
+
+run_model() {
+    BOTS_MOVER_TORTURE=$1 cargo test --locked --profile torture --test model | tee --append "$2"
+    sed --quiet 's|^model: \([0-9]*\) seeds in .*|tried model/seeds \1|p' "$2" | tee --append "$2"
 }
 
 # Corpus and findings stay beside what Cargo makes. Without sanitizers: the program has no unsafe

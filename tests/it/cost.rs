@@ -114,7 +114,7 @@ fn instructions(from: End, to: End, amount: usize) -> u64 {
 /// The release build takes about a twentieth.
 #[test]
 fn a_small_item_takes_a_bounded_number_of_instructions() {
-    for (from, to, bound) in [(End::S3, End::File, 1), (End::File, End::S3, 1)] {
+    for (from, to, bound) in [(End::S3, End::File, 6_000_000), (End::File, End::S3, 1)] {
         let each = of_one(|amount| instructions(from, to, amount), 10, 50);
         assert!(each <= bound, "{each} for each item");
         assert!(
@@ -149,7 +149,7 @@ fn memory_stays_small_whatever_the_size_and_the_number_of_items() {
         assert!(peak <= PEAK_MAX_KIB, "{peak} KiB");
 
         let large = Sandbox::new();
-        let bytes: Vec<u8> = (0..=250).cycle().take(200 << 20).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(40 << 20).collect();
         let items: Tree = [("large".to_owned(), bytes)].into_iter().collect();
         large.fill(from, "in", &items);
         large.rule("r", &ends((from, to)));

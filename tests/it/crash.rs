@@ -16,7 +16,7 @@ use crate::support::{DIRECTIONS, End, Sandbox, Tree, tree};
 /// The calls that change a file, a directory or a connection, or wait for one; and whether they are
 /// counted on the rule's own paths only. Where they are not, the calls by which the program starts
 /// count too, in the thread that makes them.
-const CALLS: [(&str, bool); 17] = [
+const CALLS: [(&str, bool); 18] = [
     ("openat", true),
     ("fstat", true),
     ("getdents64", true),

@@ -157,10 +157,10 @@ fn furnish(world: &World, chance: &mut Chance) {
     sync::pass_time(Duration::from_secs(chance.of(&[0, 3, 100])));
 }
 
-/// One or two runs at once, and all that can go wrong; whether something crashed.
+/// One or two runs at once, and all that can go wrong; whether it crashed while they were at it.
 fn trouble(world: &Arc<World>, chance: &mut Chance) -> bool {
     let runs = 1 + usize::from(chance.hits(25));
-    let first = {
+    let planned = {
         let mut state = world.lock();
         state.faults = Faults {
             failures: chance.of(&[0, 10, 50, 200]),
@@ -175,7 +175,7 @@ fn trouble(world: &Arc<World>, chance: &mut Chance) -> bool {
         };
         let at = state.steps + chance.below(STEPS) as u64;
         state.crash = crash.map(|crash| (at, crash));
-        first
+        crash.is_some()
     };
     if chance.hits(10) {
         sync::refuse_threads(chance.of(&[20, 50, 100]), chance.next());
@@ -197,16 +197,15 @@ fn trouble(world: &Arc<World>, chance: &mut Chance) -> bool {
         thread.join().expect("a run does not panic");
     }
     let mut state = world.lock();
-    // A crash that did not come in time comes now: it is the same as one between two runs.
+    let came = state.crash.is_none() && planned;
+    // A power cut that did not come in time comes now, between two runs.
     state.steps += STEPS as u64;
-    let planned = state.crash.is_some();
     state.crash_if_due();
-    let dead = state.runs[first..].iter().any(|run| run.dead);
     state.faults = Faults::default();
     drop(state);
     sync::refuse_threads(0, 0);
     sync::pass_time(Duration::from_secs(1));
-    dead || planned
+    came
 }
 
 /// A run, and who may ask it to stop after some steps.

@@ -66,7 +66,7 @@ use crate::life::Outcome;
 use crate::whim::{live_all, replay};
 
 /// The seeds of a run of all tests; `BOTS_MOVER_TORTURE` multiplies them.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 3_000;
 
 /// How many seeds a thread takes at once.
 const PORTION: u64 = 250;

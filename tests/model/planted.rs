@@ -88,6 +88,15 @@ const BUGS: &[Bug] = &[
         planted: "if !BUG { lock(&lane.tally).failed += 1; }",
     },
     Bug {
+        name: "tells of a failure before nothing new starts",
+        file: "run.rs",
+        honest: "self.count_failure(lane);
+                self.report.failed(lane.rule, task, &error);",
+        planted: "if !BUG { self.count_failure(lane); }
+                self.report.failed(lane.rule, task, &error);
+                if BUG { self.count_failure(lane); }",
+    },
+    Bug {
         name: "goes on after a failure",
         file: "run.rs",
         honest: "self.config.exit_on_first_failure && ",
