@@ -1,8 +1,7 @@
 //! What an item costs: requests, system calls, instructions and memory, which do not depend on the
 //! machine's mood as times do. The times are in `tests/bench`.
 //!
-//! The bounds are for the debug build that the tests run; what the release build takes stands
-//! beside them.
+//! The bounds are for the debug build, which the tests run.
 
 use std::fs;
 
@@ -111,10 +110,13 @@ fn instructions(from: End, to: End, amount: usize) -> u64 {
     count.unwrap_or_else(|| panic!("callgrind counted nothing:\n{text}"))
 }
 
-/// The release build takes about a twentieth.
+/// Measured: 4.8 million in, 1.7 million out.
 #[test]
 fn a_small_item_takes_a_bounded_number_of_instructions() {
-    for (from, to, bound) in [(End::S3, End::File, 6_000_000), (End::File, End::S3, 1)] {
+    for (from, to, bound) in [
+        (End::S3, End::File, 6_000_000),
+        (End::File, End::S3, 2_200_000),
+    ] {
         let each = of_one(|amount| instructions(from, to, amount), 10, 50);
         assert!(each <= bound, "{each} for each item");
         assert!(
