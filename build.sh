@@ -39,6 +39,11 @@ main() {
             ;;
         demo) run_demo ;;
         test) run_tests ;;
+        e2e)
+            [[ -n "${KUBECONFIG:-}" ]] || fail "e2e needs a cluster: KUBECONFIG is not set"
+            build_binary
+            run_e2e
+            ;;
         bench) run_bench "${@:2}" ;;
         help | --help | -h) help ;;
         *)
@@ -56,7 +61,8 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
   (none)   build the static release binary, and the image if docker, podman or buildah is there
   image    build both; no builder for the image is an error
   demo     move sample EDI files with a throwaway MinIO, in both directions, and check every byte
-  test     everything that CI checks
+  test     everything that CI checks; on a cluster too, where KUBECONFIG names one
+  e2e      only what 'test' does on the cluster; tests/e2e/run.sh tells what that needs
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
            only, or 'all', that many times (3); tests/bench/README.md names them
   help     this text
@@ -147,7 +153,13 @@ run_tests() {
     step "schemas of Kubernetes: $kubernetes_validate" need_kubernetes_validate
     step "tests: cargo test" run_cargo_tests
     step "demo" run_demo
+    if [[ -n "${KUBECONFIG:-}" ]]; then
+        step "e2e: on the cluster of $KUBECONFIG" run_e2e
+    fi
     printf '\nall %d steps passed in %d s\n' "$steps_done" "$SECONDS"
+    if [[ -z "${KUBECONFIG:-}" ]]; then
+        echo "e2e not run: no KUBECONFIG"
+    fi
 }
 
 step() {
@@ -208,6 +220,67 @@ check_dependencies() {
         fail "an async runtime came in; 'cargo tree --invert NAME' says through what"
     fi
     echo "$(wc --lines <<<"$tree") packages, none of $async_runtimes"
+}
+
+# --- e2e ---
+
+# On the cluster that KUBECONFIG names; tests/e2e/run.sh tells what else it is told by variables.
+run_e2e() {
+    if [[ -n "${E2E_LOAD:-}" ]]; then load_images; fi
+    has openssl || apt_install openssl || fail "openssl is missing: apt-get install openssl"
+    has kubectl || fail "kubectl is missing"
+    tests/e2e/run.sh
+}
+
+# Brings the program's image and the suite's own into the cluster. E2E_LOAD is a command.
+load_images() (
+    local builder folder version
+    image_builder >/dev/null || apt_install podman || apt_install buildah || true
+    builder=$(image_builder) || fail "images need docker, podman or buildah"
+    version=$(sed --quiet '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+    folder=$(mktemp --directory)
+    trap 'rm --recursive --force "$folder"' EXIT
+    build_image
+    fill_e2e_image "$folder/rootfs"
+    # shellcheck disable=SC2086 # the builder is a command and its first arguments
+    $builder --file tests/e2e/Dockerfile --tag bots-mover-e2e:1 "$folder"
+    for image in "bots-mover:$version" bots-mover-e2e:1; do
+        save_image "${builder% build}" "$image" "$folder/image.tar"
+        # shellcheck disable=SC2086 # a command and its first arguments
+        $E2E_LOAD "$folder/image.tar"
+        rm "$folder/image.tar"
+    done
+)
+
+# MinIO and mc with the libraries that they were linked to, and a busybox with all its names.
+fill_e2e_image() {
+    local mc="" tool
+    need_minio
+    need_go_tool mc "github.com/minio/mc@$mc_version"
+    [[ "$(busybox --list 2>&1)" == *httpd* ]] || apt_install busybox-static ||
+        fail "busybox is missing: apt-get install busybox-static"
+    mkdir --mode 755 "$1" "$1/bin"
+    mkdir --mode 1777 "$1/tmp"
+    for tool in $(busybox --list); do
+        ln --symbolic busybox "$1/bin/$tool"
+    done
+    cp --remove-destination "$minio" "$mc" "$(command -v busybox)" "$1/bin"
+    for tool in "$1"/bin/{minio,mc,busybox}; do
+        if ldd "$tool" >/dev/null 2>&1; then
+            ldd "$tool" | grep --only-matching '/[^ ]*' |
+                xargs cp --parents --dereference --target-directory "$1"
+        fi
+    done
+}
+
+# BUILDER NAME FILE: as an archive, under the name localhost/NAME.
+save_image() {
+    local name="localhost/$2"
+    case "$1" in
+        docker) docker tag "$2" "$name" && docker save --output "$3" "$name" ;;
+        podman*) $1 save --quiet --format docker-archive --output "$3" "$name" ;;
+        buildah*) $1 push --quiet "$name" "docker-archive:$3:$name" ;;
+    esac
 }
 
 # --- bench ---
