@@ -86,7 +86,7 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
            and gives each fuzz target so many seconds (240; 0: none)
   e2e      only what 'test' does on the cluster; tests/e2e/run.sh tells what that needs
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
-           only, or 'all', that many times (3); tests/bench/README.md names them
+           only, or 'all', that many times (3), 'bench scale' how cost grows; tests/bench/README.md
   help     this text
 EOF
 }
