@@ -46,7 +46,7 @@
 //! | `transfer` | one item: ready, stage, publish, remove |
 //! | `plan` | which entries, in which order, under which name; claims |
 //! | `store` | the contract of a place that files are in; `store::s3`, `store::local` |
-//! | `stage` | the local temporary copy, hashed on the way |
+//! | `stage` | the local temporary copy: hashed on the way in, handed out part by part |
 //! | `environment` | environment variables |
 //! | `config` | YAML to `rule::Config`, all problems at once |
 //! | `relations` | rules looked at together, and the examples they carry |

@@ -4,14 +4,9 @@
 //! calls each time, for every request. The second probe finds all that the first one would, and is
 //! the one that counts: right before the next request.
 
-use std::time::{Duration, Instant};
-
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
-
-/// A connection that was used so short a time ago is taken to be open.
-const PROBE_AFTER: Duration = Duration::from_secs(1);
 
 /// Opens ureq's connections.
 #[derive(Debug, Default)]
@@ -28,10 +23,7 @@ impl Connector for Connections {
         chained: Option<()>,
     ) -> Result<Option<Connection>, ureq::Error> {
         let inner = self.inner.connect(details, chained)?;
-        Ok(inner.map(|inner| Connection {
-            inner,
-            used: Instant::now(),
-        }))
+        Ok(inner.map(|inner| Connection { inner, busy: true }))
     }
 }
 
@@ -39,8 +31,8 @@ impl Connector for Connections {
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: Box<dyn Transport>,
-    /// When it last carried something.
-    used: Instant,
+    /// It carried something since it was last asked whether it is open.
+    busy: bool,
 }
 
 impl Transport for Connection {
@@ -49,17 +41,18 @@ impl Transport for Connection {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.used = Instant::now();
+        self.busy = true;
         self.inner.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.used = Instant::now();
+        self.busy = true;
         self.inner.await_input(timeout)
     }
 
     fn is_open(&mut self) -> bool {
-        self.used.elapsed() < PROBE_AFTER || self.inner.is_open()
+        // The first question after use is whether to keep it.
+        std::mem::take(&mut self.busy) || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {

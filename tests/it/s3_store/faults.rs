@@ -47,6 +47,29 @@ fn first(count: usize, fault: Fault) -> impl Fn(usize, &str) -> Fault + Send + S
     }
 }
 
+/// What a server or a proxy says unasked is no answer to the next request on that connection.
+#[test]
+fn an_answer_that_came_before_its_request_is_not_believed() {
+    let sandbox = Sandbox::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let store = sandbox.store_by(&sandbox.connection_by(port), "");
+    let server = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        assert!(client.read(&mut [0; 4096]).unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(answer).unwrap();
+        // Nobody else is let in.
+        client
+    });
+    store.exists().unwrap();
+    let mut client = server.join().unwrap();
+    let forged = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
+    client.write_all(forged).unwrap();
+    let published = put(&store, "a", &sandbox.staged(b"x"), Clash::Replace);
+    fails(published, Kind::Transient, &["put s3://"]);
+}
+
 #[test]
 fn closed_connection_has_two_more_tries() {
     let sandbox = Sandbox::new();
