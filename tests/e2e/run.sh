@@ -221,13 +221,14 @@ make_minio() {
 fill_minio() {
     kubectl wait "pod/$minio_pod" --for condition=Ready --namespace minio --timeout 120s
     mc mb minio/edi
-    set_policy <kube/minio-policy.json
+    set_policy "$(<kube/minio-policy.json)"
     mc admin user add minio bots-mover "$secret_key"
     mc admin policy attach minio bots-mover --user bots-mover
 }
 
+# POLICY
 set_policy() {
-    kubectl exec "$minio_pod" --namespace minio --stdin -- sh -c 'cat >/tmp/policy.json'
+    write_beside_minio "$1" /tmp/policy.json
     mc admin policy create minio bots-mover /tmp/policy.json
 }
 
@@ -321,8 +322,8 @@ EOF
 # The policy as it comes names one bucket.
 copy_between_buckets() {
     mc mb minio/archive
-    sed 's|"arn:aws:s3:::edi\([^"]*\)"|&, "arn:aws:s3:::archive\1"|' kube/minio-policy.json |
-        set_policy
+    set_policy "$(sed 's|"arn:aws:s3:::edi\([^"]*\)"|&, "arn:aws:s3:::archive\1"|' \
+        kube/minio-policy.json)"
     readme '-- copy s3://edi/out/x12 s3://archive/x12'
     expect "the copy" "$(mc cat minio/archive/x12/810/810_1.edi)" "invoice 1"
     bucket_has out/x12/810/810_1.edi "invoice 1"
@@ -595,8 +596,8 @@ private_ca() {
     local said environment=staging
     start_minio minio-tls https
     make_certificate "$(address minio minio-tls)"
-    kubectl cp public.crt minio/minio-tls:/certs/public.crt
-    kubectl cp private.key minio/minio-tls:/certs/private.key
+    minio_pod=minio-tls write_beside_minio "$(<public.crt)" /certs/public.crt
+    minio_pod=minio-tls write_beside_minio "$(<private.key)" /certs/private.key
     minio_pod=minio-tls fill_minio
     minio_pod=minio-tls put "order 6" in/x12/850/po6.edi
     write_secret_file "https://$(address minio minio-tls):9000"

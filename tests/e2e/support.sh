@@ -127,12 +127,25 @@ config_map_of_job() {
 
 # ARGUMENT ...: mc beside MinIO; the buckets are below 'minio/'.
 mc() {
-    kubectl exec "$minio_pod" --namespace minio --stdin -- mc --insecure --quiet "$@"
+    beside_minio mc --insecure --quiet "$@"
+}
+
+# COMMAND ...: what is to be written goes in its arguments. 'kubectl exec --stdin' can give a command
+# that reads at once an empty standard input, and says nothing.
+beside_minio() {
+    kubectl exec "$minio_pod" --namespace minio -- "$@"
+}
+
+# TEXT FILE
+write_beside_minio() {
+    # shellcheck disable=SC2016 # the shell in the pod is to see its own arguments
+    beside_minio sh -c 'printf "%s\n" "$0" >"$1"' "$1" "$2"
 }
 
 # TEXT KEY
 put() {
-    printf %s "$1" | mc pipe "minio/edi/$2"
+    # shellcheck disable=SC2016 # the shell in the pod is to see its own arguments
+    beside_minio sh -c 'printf %s "$0" | mc --quiet --insecure pipe "$1"' "$1" "minio/edi/$2"
 }
 
 # KEY TEXT
@@ -157,7 +170,7 @@ bots_reads() {
 
 # NAMESPACE SHELL-TEXT: what Bots does in its directory.
 bots() {
-    kubectl exec bots --namespace "$1" --stdin -- sh -c "$2"
+    kubectl exec bots --namespace "$1" -- sh -c "$2"
 }
 
 # NAMESPACE POD ADDRESS PORT: whether the pod gets through, as 'open' or 'closed'.
