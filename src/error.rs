@@ -18,6 +18,8 @@ pub enum Kind {
     Gone,
     /// The source changed while it was staged: begin the attempt again.
     Changed,
+    /// Publishing broke off when the staged copy had been given back in part: stage it again.
+    Spent,
     /// Another process holds an exclusive lock on the source: it is being written.
     Locked,
     /// The bucket or the `base_file_path` does not exist.

@@ -17,7 +17,8 @@ use crate::rule::{IfExists, Mode, Rule};
 use crate::stage::Stage;
 use crate::store::{Clash, Fetched, Published, Removed, Store, locked_note};
 
-/// How often one attempt begins anew because the source changed under it.
+/// How often one attempt begins anew because the source changed under it, or because a staged copy
+/// that was given back in part could not be published at once.
 const RESTARTS_MAX: u32 = 3;
 
 /// How many names `keep_both` tries.
@@ -127,16 +128,25 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
-        let fetched = match stage(ends, task) {
-            Ok(fetched) => fetched,
-            Err(error) => return unstaged(error),
-        };
-        task.bytes = fetched.staged.size_bytes();
-        if let Some(age) = too_young(ends, &fetched.version) {
-            return Ok(End::Skipped(age));
-        }
         let source = ends.source.place().item(&task.entry.name);
-        let dest = match publish(ends, &wanted, &fetched, &source)? {
+        let mut restarts = 0;
+        let (fetched, delivery) = loop {
+            let fetched = match stage(ends, task) {
+                Ok(fetched) => fetched,
+                Err(error) => return unstaged(error),
+            };
+            task.bytes = fetched.staged.size_bytes();
+            if let Some(age) = too_young(ends, &fetched.version) {
+                return Ok(End::Skipped(age));
+            }
+            match publish(ends, &wanted, &fetched, &source) {
+                Err(error) if error.kind() == Kind::Spent && restarts < RESTARTS_MAX => {
+                    restarts += 1;
+                }
+                result => break (fetched, result?),
+            }
+        };
+        let dest = match delivery {
             Delivery::There(dest) => dest,
             Delivery::Taken => return Ok(End::Skipped("the destination exists".into())),
         };

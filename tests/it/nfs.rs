@@ -13,6 +13,7 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bots_mover::stage::PART_MIN_BYTES;
 use rustix::io::Errno;
 
 use crate::support::data::noise;
@@ -31,6 +32,7 @@ fn items() -> Tree {
 
 /// A rule between two directories of one volume.
 struct World {
+    items: Tree,
     sandbox: Sandbox,
     volume: Volume,
     before: Disk,
@@ -40,8 +42,12 @@ struct World {
 
 impl World {
     fn new(keys: &str) -> Self {
+        Self::holding(items(), keys)
+    }
+
+    fn holding(items: Tree, keys: &str) -> Self {
         let mut before = Disk::new();
-        before.fill("in", &items());
+        before.fill("in", &items);
         before.fill("out", &Tree::default());
         before.fill("tmp", &Tree::default());
         let volume = Volume::new(before.clone());
@@ -54,6 +60,7 @@ impl World {
             &format!("src: {src}, dest: {dest}, concurrency: 1{keys}"),
         );
         Self {
+            items,
             sandbox,
             volume,
             before,
@@ -81,7 +88,7 @@ impl World {
     /// Each item is whole at one end at least and nothing else is there; a further run finishes.
     #[track_caller]
     fn nothing_is_lost(&mut self, when: &str) {
-        assert_eq!(self.source().union(self.dest()), items(), "{when}");
+        assert_eq!(self.source().union(self.dest()), self.items, "{when}");
         let picture = format!("{:?}", self.volume.disk().picture(""));
         if self.completed.insert(picture) {
             self.volume.calms_down();
@@ -92,7 +99,7 @@ impl World {
 
     #[track_caller]
     fn is_complete(&self, when: &str) {
-        assert_eq!(self.dest(), items(), "{when}");
+        assert_eq!(self.dest(), self.items, "{when}");
         assert!(self.source().is_empty(), "{when}");
     }
 
@@ -280,6 +287,38 @@ fn a_stale_handle_at_any_operation_is_mended_by_opening_again() {
         retried.len() <= 1 && retried.iter().all(listing),
         "{retried:?}"
     );
+}
+
+/// Its staged copy gives back each part that was written: it is staged again.
+#[test]
+fn a_stale_handle_is_mended_while_a_large_file_is_published_too() {
+    let size = usize::try_from(PART_MIN_BYTES).unwrap() + 5;
+    let mut world = World::holding(tree(&[("large", noise(size, 3))]), "");
+    world.run([]).succeeds();
+    world.is_complete("without trouble");
+    let operations = world.volume.operations();
+    let part = |path: &str| path.contains(".bots-mover-");
+    let last_write = operations
+        .iter()
+        .rposition(|(op, path)| *op == Op::Write && part(path));
+    let last_write = last_write.expect("a part file is written");
+    let removal = operations.iter().position(|(op, _)| *op == Op::Unlink);
+    let removal = removal.expect("the source is removed");
+    let error = Errno::STALE;
+    let mut kinds = BTreeSet::new();
+    let published = operations.iter().enumerate().take(removal);
+    for (before, (op, _)) in published.skip(last_write) {
+        let number = before + 1;
+        let run = world.run([Trouble::Fails { number, error }]);
+        let met = world.volume.met().expect("it meets trouble");
+        run.succeeds();
+        assert!(run.of("retry").is_empty(), "{met}: {run:?}");
+        world.is_complete(&met);
+        kinds.insert(format!("{op:?}"));
+    }
+    for kind in ["Write", "Sync", "Rename", "SyncDirectory"] {
+        assert!(kinds.contains(kind), "{kinds:?}");
+    }
 }
 
 #[test]

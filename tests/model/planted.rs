@@ -28,10 +28,10 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes a failed publication for done",
         file: "transfer.rs",
-        honest: "match publish(ends, &wanted, &fetched, &source)? {",
+        honest: "match publish(ends, &wanted, &fetched, &source) {",
         planted: "match publish(ends, &wanted, &fetched, &source).or_else(|error| {
             if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
-        })? {",
+        }) {",
     },
     Bug {
         name: "removes what has changed since it was staged",
@@ -71,9 +71,9 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "lets two items of a run have one destination",
         file: "plan.rs",
-        honest: "Slot::Occupied(first) => Err(first.get().clone()),",
+        honest: "Slot::Occupied(first) => {",
         planted: "Slot::Occupied(_) if BUG => Ok(()),
-            Slot::Occupied(first) => Err(first.get().clone()),",
+            Slot::Occupied(first) => {",
     },
     Bug {
         name: "takes an item twice in a run",
@@ -161,6 +161,8 @@ pub(crate) fn take_turns(finds: impl Fn() -> Option<u64>) -> bool {
 /// Plants the bugs, and says whether the model found them all.
 pub(crate) fn each_is_found() -> bool {
     let started = Instant::now();
+    // The seeds before this left a hook that is silent outside of them.
+    drop(std::panic::take_hook());
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted");
     plant(&copy);
     let output = hunt(&copy);

@@ -86,9 +86,6 @@ impl LocalStore {
         loop {
             let result = self.publish_once(name, staged, clash);
             let Err(error) = &result else { return result };
-            if staged.is_released() {
-                return result;
-            }
             match os_error(error) {
                 // The directory was removed between two steps, or a network filesystem lost an
                 // answer and renamed a second time.
@@ -97,6 +94,9 @@ impl LocalStore {
                 }
                 Some(Errno::STALE) if stale_tries < STALE_TRIES => stale_tries += 1,
                 _ => return result,
+            }
+            if staged.is_released() {
+                return result.map_err(|error| error.with_kind(Kind::Spent));
             }
         }
     }
