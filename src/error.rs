@@ -52,7 +52,11 @@ impl Kind {
 
 /// What went wrong: doing what, to what, why, and what to do about it.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Level>);
+
+/// Apart, so that a result is small where all goes well.
+#[derive(Debug)]
+struct Level {
     kind: Kind,
     what: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -65,25 +69,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// `what` is the action and its subject, such as `put s3://edi/a.edi`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Level {
             kind,
             what: what.into(),
             source: None,
             advice: None,
-        }
+        }))
     }
 
     /// Adds the cause, printed behind a colon.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// Adds what to do about it, printed in parentheses at the end.
     #[must_use]
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.0.advice = Some(advice.into());
         self
     }
 
@@ -103,25 +107,25 @@ impl Error {
 
     /// What callers branch on.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// The same error with another kind, where only the caller knows what a cause means.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 
     /// All levels, outermost first, joined by `: `, and the advice in parentheses.
     pub fn chain(&self) -> String {
-        let mut text = self.what.clone();
+        let mut text = self.0.what.clone();
         let mut next = std::error::Error::source(self);
-        let mut advice = self.advice.as_deref();
+        let mut advice = self.0.advice.as_deref();
         while let Some(error) = next {
             write!(text, ": {error}").expect("writing to a string cannot fail");
             if let Some(inner) = error.downcast_ref::<Self>() {
-                advice = advice.or(inner.advice.as_deref());
+                advice = advice.or(inner.0.advice.as_deref());
             }
             next = error.source();
         }
@@ -134,13 +138,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.0.what)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source
+        self.0
+            .source
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
     }

@@ -3,18 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 /// An item's name: its path relative to the source or destination, parts separated by `/`.
 ///
-/// Bytes, because a file name need not be UTF-8. Never empty, never starts or ends with `/`.
+/// Bytes, because a file name need not be UTF-8. Never empty, never starts or ends with `/`. Its
+/// clones share them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
+pub struct Name(Arc<[u8]>);
 
 impl Name {
     /// `None` when `bytes` is empty or begins or ends with `/`.
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Option<Self> {
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Option<Self> {
         let bytes = bytes.into();
         let whole = !bytes.is_empty() && !bytes.starts_with(b"/") && !bytes.ends_with(b"/");
         whole.then_some(Self(bytes))
@@ -86,8 +88,10 @@ pub enum Version {
         ino: u64,
         /// Length in bytes.
         size_bytes: u64,
-        /// Modification time in nanoseconds since 1970.
-        mtime_ns: i128,
+        /// Modification time in whole seconds since 1970.
+        mtime_s: i64,
+        /// And nanoseconds behind them.
+        mtime_ns: u32,
     },
     /// What the server calls a state of an object.
     Object {

@@ -5,10 +5,12 @@
 //! that would land on itself or among its rule's own sources, and one that another item of the
 //! same run has claimed.
 
-use std::collections::hash_map::Entry as Slot;
+use std::collections::hash_map::{Entry as Slot, RandomState};
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -119,7 +121,7 @@ impl Selection {
 
     /// The selected entries in their order.
     pub fn finish(self, listed: Listed) -> Selected {
-        let entries = match self.order {
+        let mut entries = match self.order {
             Order::ByName => self.by_name,
             Order::ByAge => self
                 .by_age
@@ -128,6 +130,7 @@ impl Selection {
                 .map(|aged| aged.0)
                 .collect(),
         };
+        entries.shrink_to_fit();
         let more = self.more || listed == Listed::Stopped;
         Selected {
             entries,
@@ -236,33 +239,55 @@ fn relative(path: &Path, base: &Path) -> Option<Vec<u8>> {
     Some(rest.as_os_str().as_bytes().to_vec())
 }
 
-/// One destination as all rules of a run see it.
-#[derive(PartialEq, Eq, Hash)]
-enum Spot {
-    Key(String, Vec<u8>),
-    Path(PathBuf),
+/// Which item of the run was first to claim a destination.
+///
+/// Holds no destination's name, only 128 random bits that stand for it: there is one for each item
+/// of the run.
+#[derive(Default)]
+pub struct Claims {
+    hashers: [RandomState; 2],
+    taken: Mutex<Taken>,
 }
 
-/// Which item of the run was first to claim a destination.
 #[derive(Default)]
-pub struct Claims(Mutex<HashMap<Spot, String>>);
+struct Taken {
+    sources: Vec<Place>,
+    /// The destination, and where whoever was first comes from.
+    first: HashMap<u128, (u32, Name)>,
+}
 
 impl Claims {
-    /// Claims `name` at `dest` for the item at `source`; the source of whoever was first, if
-    /// somebody was.
-    pub fn claim(&self, dest: &Place, name: &Name, source: &str) -> Result<(), String> {
+    /// Claims `name` at `dest` for the item of this name at `source`; the source of whoever was
+    /// first, if somebody was.
+    pub fn claim(
+        &self,
+        dest: &Place,
+        name: &Name,
+        (source, from): (&Place, &Name),
+    ) -> Result<(), String> {
         let spot = match dest {
-            Place::S3 { bucket, prefix } => Spot::Key(
-                bucket.clone(),
-                [prefix.as_bytes(), name.as_bytes()].concat(),
-            ),
-            Place::File { path, .. } => Spot::Path(join(path, name)),
+            Place::S3 { bucket, prefix } => {
+                (Some(bucket), [prefix.as_bytes(), name.as_bytes()].concat())
+            }
+            Place::File { path, .. } => (None, join(path, name).into_os_string().into_vec()),
         };
-        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match claims.entry(spot) {
-            Slot::Occupied(first) => Err(first.get().clone()),
+        let [high, low] = &self.hashers;
+        let spot = u128::from(high.hash_one(&spot)) << 64 | u128::from(low.hash_one(&spot));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Taken { sources, first } = &mut *taken;
+        match first.entry(spot) {
+            Slot::Occupied(first) => {
+                let (source, from) = first.get();
+                Err(sources[*source as usize].item(from))
+            }
             Slot::Vacant(slot) => {
-                slot.insert(source.to_owned());
+                let known = sources.iter().position(|known| known == source);
+                let source = known.unwrap_or_else(|| {
+                    sources.push(source.clone());
+                    sources.len() - 1
+                });
+                let source = u32::try_from(source).expect("a run has fewer rules");
+                slot.insert((source, from.clone()));
                 Ok(())
             }
         }
@@ -305,6 +330,10 @@ mod tests {
             bucket: bucket.into(),
             prefix: prefix.into(),
         }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).expect("a good name")
     }
 
     fn dir(path: &str) -> Place {
@@ -486,7 +515,6 @@ mod tests {
 
     #[test]
     fn numbered_names_keep_the_last_extension() {
-        let name = |text: &str| Name::new(text.as_bytes()).expect("a good name");
         for (from, number, expected) in [
             ("a.edi", 0, "a.edi"),
             ("a.edi", 1, "a-1.edi"),
@@ -503,12 +531,30 @@ mod tests {
     #[test]
     fn the_second_claim_learns_who_was_first() {
         let claims = Claims::default();
-        let name = Name::new(*b"x").expect("a good name");
-        assert_eq!(claims.claim(&dir("/a"), &name, "one"), Ok(()));
-        assert_eq!(claims.claim(&dir("/b"), &name, "two"), Ok(()));
-        assert_eq!(
-            claims.claim(&dir("/a"), &name, "three"),
-            Err("one".to_owned())
-        );
+        let (in_1, in_2) = (dir("/in/1"), dir("/in/2"));
+        let (x, y) = (name("x"), name("y"));
+        assert_eq!(claims.claim(&dir("/a"), &x, (&in_1, &x)), Ok(()));
+        assert_eq!(claims.claim(&dir("/b"), &x, (&in_2, &x)), Ok(()));
+        assert_eq!(claims.claim(&dir("/a"), &y, (&in_1, &y)), Ok(()));
+        let first = claims.claim(&dir("/b"), &x, (&in_1, &y));
+        assert_eq!(first, Err("/in/2/x".to_owned()));
+        let first = claims.claim(&dir("/a"), &y, (&in_2, &y));
+        assert_eq!(first, Err("/in/1/y".to_owned()));
+    }
+
+    #[test]
+    fn two_ways_to_one_destination_are_one_claim() {
+        let claims = Claims::default();
+        let bucket = |bucket: &str, prefix: &str| Place::S3 {
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+        };
+        let (from, b) = (dir("/in"), name("b"));
+        assert_eq!(claims.claim(&dir("/a"), &b, (&from, &b)), Ok(()));
+        assert!(claims.claim(&dir("/"), &name("a/b"), (&from, &b)).is_err());
+        assert_eq!(claims.claim(&bucket("x", "a/"), &b, (&from, &b)), Ok(()));
+        let whole = bucket("x", "");
+        assert!(claims.claim(&whole, &name("a/b"), (&from, &b)).is_err());
+        assert_eq!(claims.claim(&bucket("y", "a/"), &b, (&from, &b)), Ok(()));
     }
 }

@@ -6,7 +6,7 @@
 //! items left room below `max_items`. The main thread looks on and tells of progress. Where the
 //! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -107,10 +107,17 @@ struct Run<'a> {
     stores: &'a dyn Stores,
     world: &'a World<'a>,
     claims: Claims,
-    schedule: Arc<Schedule<Task>>,
+    schedule: Arc<Schedule<Waiting>>,
     lanes: Vec<Lane<'a>>,
     next_to_list: AtomicUsize,
     in_flight: Mutex<Vec<Flight>>,
+}
+
+/// An item whose turn is still to come. Many wait at once, so what can be made when the turn has
+/// come is not made before.
+enum Waiting {
+    Listed(Entry),
+    Begun(Box<Task>),
 }
 
 /// An item that a worker is at.
@@ -127,6 +134,8 @@ struct Lane<'a> {
     rule: &'a Rule,
     opened: OnceLock<Opened>,
     tally: Mutex<Tally>,
+    /// Items that may not go where they would.
+    refused: Mutex<HashMap<Name, Error>>,
     /// Items that ended in this run: a second look takes none of them again.
     seen: Mutex<HashSet<Name>>,
     progress: Mutex<Rounds>,
@@ -171,6 +180,7 @@ impl<'a> Lane<'a> {
             rule,
             opened: OnceLock::new(),
             tally: Mutex::default(),
+            refused: Mutex::default(),
             seen: Mutex::default(),
             progress: Mutex::default(),
         }
@@ -249,9 +259,10 @@ impl Run<'_> {
     }
 
     fn work<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
-        while let Some((index, task)) = self.schedule.next() {
+        while let Some((index, waiting)) = self.schedule.next() {
+            let task = self.begin(&self.lanes[index], waiting);
             match self.attempt(index, task) {
-                Some((task, wait)) => self.schedule.again(index, task, wait),
+                Some((task, wait)) => self.schedule.again(index, Waiting::Begun(task), wait),
                 None if !self.schedule.finish(index) => {}
                 None if self.wants_another_round(index) => self.round(index, scope),
                 None => self.end_rule(index),
@@ -261,7 +272,7 @@ impl Run<'_> {
 
     /// [`plan`](Self::plan), with a fault of the program as a failure of the rule: whoever waits
     /// for this rule must not wait for ever.
-    fn plan_or_fail(&self, index: usize) -> Vec<Task> {
+    fn plan_or_fail(&self, index: usize) -> Vec<Waiting> {
         let plan = std::panic::AssertUnwindSafe(|| self.plan(index));
         std::panic::catch_unwind(plan).unwrap_or_else(|_| {
             let lane = &self.lanes[index];
@@ -273,7 +284,7 @@ impl Run<'_> {
     }
 
     /// Lists until it succeeds or the rule's attempts are spent; the tasks in their order.
-    fn plan(&self, index: usize) -> Vec<Task> {
+    fn plan(&self, index: usize) -> Vec<Waiting> {
         let lane = &self.lanes[index];
         lock(&lane.progress)
             .started
@@ -391,7 +402,7 @@ impl Run<'_> {
     }
 
     /// Says what a listing found and makes tasks of it.
-    fn accept(&self, lane: &Lane<'_>, mut round: Round) -> Vec<Task> {
+    fn accept(&self, lane: &Lane<'_>, mut round: Round) -> Vec<Waiting> {
         let rule = lane.rule;
         let selected = round.selected.take().unwrap_or_default();
         let first = {
@@ -422,11 +433,12 @@ impl Run<'_> {
         if let Some(why) = round.rule_over {
             self.report.skipped(rule, Level::Warn, None, &why);
         }
-        selected
-            .entries
-            .into_iter()
-            .map(|entry| self.task(lane, entry))
-            .collect()
+        for entry in &selected.entries {
+            if let Err(error) = self.claim(lane, entry) {
+                lock(&lane.refused).insert(entry.name.clone(), error);
+            }
+        }
+        selected.entries.into_iter().map(Waiting::Listed).collect()
     }
 
     /// Says what a listing left alone. A later listing of the same run sees it again, and says and
@@ -459,25 +471,36 @@ impl Run<'_> {
         lock(&lane.tally).skipped += new_young + new_delivered;
     }
 
-    /// Names the destination and claims it; what is refused here fails when its turn comes.
-    fn task(&self, lane: &Lane<'_>, entry: Entry) -> Task {
+    /// Claims an item's destination.
+    fn claim(&self, lane: &Lane<'_>, entry: &Entry) -> Result<()> {
         let (rule, resolved) = (lane.rule, &lane.opened().resolved);
-        let dest = plan::destination(resolved, &entry, self.world.instant).and_then(|name| {
-            let source = rule.source.item(&entry.name);
-            match self.claims.claim(&resolved.dest, &name, &source) {
-                Err(first) if rule.if_exists != IfExists::KeepBoth => {
-                    let what = format!("bring to {}", rule.dest.item(&name));
-                    let why = format!("{first} already goes there in this run");
-                    Err(Error::new(Kind::Invalid, what).because(why))
-                }
-                _ => Ok(name),
+        let name = plan::destination(resolved, entry, self.world.instant)?;
+        let source = (&rule.source, &entry.name);
+        match self.claims.claim(&resolved.dest, &name, source) {
+            Err(first) if rule.if_exists != IfExists::KeepBoth => {
+                let what = format!("bring to {}", rule.dest.item(&name));
+                let why = format!("{first} already goes there in this run");
+                Err(Error::new(Kind::Invalid, what).because(why))
             }
-        });
-        Task::new(entry, dest)
+            _ => Ok(()),
+        }
+    }
+
+    /// The task of an item whose turn has come; what was refused fails now.
+    fn begin(&self, lane: &Lane<'_>, waiting: Waiting) -> Box<Task> {
+        let entry = match waiting {
+            Waiting::Listed(entry) => entry,
+            Waiting::Begun(task) => return task,
+        };
+        let dest = match lock(&lane.refused).remove(&entry.name) {
+            Some(error) => Err(error),
+            None => plan::destination(&lane.opened().resolved, &entry, self.world.instant),
+        };
+        Box::new(Task::new(entry, dest))
     }
 
     /// Makes an attempt and says how it ended; the task and a wait where it is to be repeated.
-    fn attempt(&self, index: usize, mut task: Task) -> Option<(Task, Duration)> {
+    fn attempt(&self, index: usize, mut task: Box<Task>) -> Option<(Box<Task>, Duration)> {
         let started = sync::Instant::now();
         let lane = &self.lanes[index];
         let stopping = || self.world.context.stop.requested().is_some();
@@ -565,7 +588,14 @@ impl Run<'_> {
                 self.report.failed(lane.rule, task, &error);
             }
         }
-        lock(&lane.seen).insert(task.entry.name.clone());
+        Self::note_seen(lane, &task.entry.name);
+    }
+
+    /// Only a listing that left something is followed by another.
+    fn note_seen(lane: &Lane<'_>, name: &Name) {
+        if lock(&lane.progress).more {
+            lock(&lane.seen).insert(name.clone());
+        }
     }
 
     fn pass_over(lane: &Lane<'_>) {
@@ -590,19 +620,20 @@ impl Run<'_> {
     }
 
     /// Says what would happen to each task, and does nothing; gives those that a stop left.
-    fn rehearse(&self, index: usize, tasks: Vec<Task>) -> Vec<Task> {
+    fn rehearse(&self, index: usize, tasks: Vec<Waiting>) -> Vec<Waiting> {
         let lane = &self.lanes[index];
         let ends = self.ends(lane);
         let mut tasks = tasks.into_iter();
-        while let Some(mut task) = tasks.next() {
+        while let Some(waiting) = tasks.next() {
+            let mut task = self.begin(lane, waiting);
             let outcome = transfer::rehearse(&ends, &mut task);
             if self.schedule.is_halted() {
-                return std::iter::once(task).chain(tasks).collect();
+                return std::iter::once(Waiting::Begun(task)).chain(tasks).collect();
             }
             match outcome {
                 Ok(dest) => {
                     self.report.would_deliver(lane.rule, &task, &dest);
-                    lock(&lane.seen).insert(task.entry.name);
+                    Self::note_seen(lane, &task.entry.name);
                 }
                 Err(end) => self.settle(index, &task, end, sync::Instant::now()),
             }

@@ -101,14 +101,17 @@ impl<T> Schedule<T> {
     /// Closes the lane's listing with these tasks; says how many more workers are worth starting
     /// (they count as started) and whether the lane is empty, which makes the caller its owner
     /// again as in [`finish`](Self::finish).
-    pub fn submit(&self, lane: usize, tasks: impl IntoIterator<Item = T>) -> (usize, bool) {
+    pub fn submit(&self, lane: usize, tasks: impl Into<VecDeque<T>>) -> (usize, bool) {
+        let mut tasks = tasks.into();
         let mut state = self.lock();
         let halted = state.halted;
         let this = &mut state.lanes[lane];
         if halted {
-            this.dropped += tasks.into_iter().count();
+            this.dropped += tasks.len();
+        } else if this.ready.is_empty() {
+            this.ready = tasks;
         } else {
-            this.ready.extend(tasks);
+            this.ready.append(&mut tasks);
         }
         let empty = this.is_empty();
         this.open = empty;

@@ -128,7 +128,6 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
-        let source = ends.source.place().item(&task.entry.name);
         let mut restarts = 0;
         let (fetched, delivery) = loop {
             let fetched = match stage(ends, task) {
@@ -139,7 +138,7 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
             if let Some(age) = too_young(ends, &fetched.version) {
                 return Ok(End::Skipped(age));
             }
-            match publish(ends, &wanted, &fetched, &source) {
+            match publish(ends, &wanted, &fetched, &task.entry.name) {
                 Err(error) if error.kind() == Kind::Spent && restarts < RESTARTS_MAX => {
                     restarts += 1;
                 }
@@ -256,11 +255,15 @@ fn unstaged(error: Error) -> Result<End> {
 
 /// A file that was written to after it was listed may have become too young.
 fn too_young(ends: &Ends<'_>, version: &Version) -> Option<String> {
-    let Version::File { mtime_ns, .. } = version else {
+    let Version::File {
+        mtime_s, mtime_ns, ..
+    } = version
+    else {
         return None;
     };
     let now = ends.context.now().as_nanosecond();
-    young_note(now - mtime_ns, ends.rule)
+    let mtime = i128::from(*mtime_s) * 1_000_000_000 + i128::from(*mtime_ns);
+    young_note(now - mtime, ends.rule)
 }
 
 /// Why a file of this age in nanoseconds is left for a later run.
@@ -281,7 +284,7 @@ enum Delivery {
 }
 
 /// Step 2: the staged item becomes visible, whole, under the name that `if_exists` allows.
-fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, source: &str) -> Result<Delivery> {
+fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, from: &Name) -> Result<Delivery> {
     match ends.rule.if_exists {
         IfExists::Overwrite => {
             let (staged, attributes) = (&fetched.staged, &fetched.attributes);
@@ -305,7 +308,7 @@ fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, source: &str) -> R
             there @ Delivery::There(_) => Ok(there),
         },
         IfExists::Skip => publish_new(ends, wanted, fetched),
-        IfExists::KeepBoth => publish_numbered(ends, wanted, fetched, source),
+        IfExists::KeepBoth => publish_numbered(ends, wanted, fetched, from),
     }
 }
 
@@ -335,15 +338,17 @@ fn publish_numbered(
     ends: &Ends<'_>,
     wanted: &Name,
     fetched: &Fetched,
-    source: &str,
+    from: &Name,
 ) -> Result<Delivery> {
+    let place = ends.source.place();
+    let source = place.item(from);
     for number in 0..NUMBERED_MAX {
         let Some(name) = numbered(wanted, number) else {
             break;
         };
         if ends
             .claims
-            .claim(&ends.rule.dest, &name, source)
+            .claim(&ends.rule.dest, &name, (place, from))
             .is_err_and(|first| first != source)
         {
             continue;

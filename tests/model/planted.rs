@@ -28,8 +28,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes a failed publication for done",
         file: "transfer.rs",
-        honest: "match publish(ends, &wanted, &fetched, &source) {",
-        planted: "match publish(ends, &wanted, &fetched, &source).or_else(|error| {
+        honest: "match publish(ends, &wanted, &fetched, &task.entry.name) {",
+        planted: "match publish(ends, &wanted, &fetched, &task.entry.name).or_else(|error| {
             if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
         }) {",
     },

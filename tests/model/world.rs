@@ -126,7 +126,8 @@ impl Item {
             dev: 1,
             ino: self.mark,
             size_bytes: self.size_bytes(),
-            mtime_ns: self.mtime.as_nanos().cast_signed(),
+            mtime_s: self.mtime.as_secs().cast_signed(),
+            mtime_ns: self.mtime.subsec_nanos(),
         }
     }
 }

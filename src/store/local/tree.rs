@@ -169,25 +169,32 @@ impl Stat {
 
     /// A time that the calendar does not reach (year 9999) becomes its end.
     pub(super) fn modified(&self) -> Timestamp {
-        Timestamp::from_nanosecond(self.mtime_ns()).unwrap_or(if self.0.st_mtime < 0 {
+        let (seconds, nanoseconds) = self.mtime();
+        let end = if seconds < 0 {
             Timestamp::MIN
         } else {
             Timestamp::MAX
-        })
+        };
+        Timestamp::new(seconds, nanoseconds.cast_signed()).unwrap_or(end)
     }
 
     pub(super) fn version(&self) -> Version {
         let (dev, ino) = self.identity();
+        let (mtime_s, mtime_ns) = self.mtime();
         Version::File {
             dev,
             ino,
             size_bytes: self.size_bytes(),
-            mtime_ns: self.mtime_ns(),
+            mtime_s,
+            mtime_ns,
         }
     }
 
-    fn mtime_ns(&self) -> i128 {
-        i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
+    /// Seconds, and nanoseconds behind them.
+    fn mtime(&self) -> (i64, u32) {
+        let nanoseconds = u32::try_from(self.0.st_mtime_nsec);
+        let below_a_second = "the system gives less than a second";
+        (self.0.st_mtime, nanoseconds.expect(below_a_second))
     }
 }
 

@@ -122,7 +122,8 @@ fn an_entry_tells_size_and_time_to_the_nanosecond_and_identity() {
         dev: meta.dev(),
         ino: meta.ino(),
         size_bytes: 4,
-        mtime_ns: 1_800_000_000_123_456_789,
+        mtime_s: 1_800_000_000,
+        mtime_ns: 123_456_789,
     };
     assert_eq!(found.version, version);
     assert_eq!(
