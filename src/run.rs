@@ -134,7 +134,7 @@ struct Lane<'a> {
     rule: &'a Rule,
     opened: OnceLock<Opened>,
     tally: Mutex<Tally>,
-    /// Items that may not go where they would.
+    /// Items that may not go where they would: they fail when their turn comes.
     refused: Mutex<HashMap<Name, Error>>,
     /// Items that ended in this run: a second look takes none of them again.
     seen: Mutex<HashSet<Name>>,
@@ -283,7 +283,7 @@ impl Run<'_> {
         })
     }
 
-    /// Lists until it succeeds or the rule's attempts are spent; the tasks in their order.
+    /// Lists until it succeeds or the rule's attempts are spent; the items in their order.
     fn plan(&self, index: usize) -> Vec<Waiting> {
         let lane = &self.lanes[index];
         lock(&lane.progress)
@@ -401,7 +401,7 @@ impl Run<'_> {
         }
     }
 
-    /// Says what a listing found and makes tasks of it.
+    /// Says what a listing found, and claims where its items go.
     fn accept(&self, lane: &Lane<'_>, mut round: Round) -> Vec<Waiting> {
         let rule = lane.rule;
         let selected = round.selected.take().unwrap_or_default();
@@ -486,7 +486,7 @@ impl Run<'_> {
         }
     }
 
-    /// The task of an item whose turn has come; what was refused fails now.
+    /// The task of an item whose turn has come.
     fn begin(&self, lane: &Lane<'_>, waiting: Waiting) -> Box<Task> {
         let entry = match waiting {
             Waiting::Listed(entry) => entry,

@@ -95,7 +95,6 @@ impl S3Store {
         }
     }
 
-    /// What the server says of an object without its body; `None` where there is none.
     /// What keeps the object from being removed: it is `gone`, or not what was staged.
     fn not_removable(
         &self,
@@ -110,6 +109,7 @@ impl S3Store {
         })
     }
 
+    /// What the server says of an object without its body; `None` where there is none.
     fn head(&self, key: &str) -> Result<Option<Head>> {
         let target = self.target("look at", key);
         let headers: Headers<'_> = vec![CHECKSUM_MODE];
