@@ -129,7 +129,8 @@ clean_up() {
 
 tell_all() {
     local namespace pod
-    tail --lines 60 "$work/log"
+    # What the check that failed did.
+    tac "$work/log" | sed '/^==== /q' | tac
     for namespace in "${environments[@]}"; do
         printf '\n==== %s\n' "$namespace"
         kubectl get cronjobs,jobs,pods,configmaps --namespace "$namespace" --output wide
