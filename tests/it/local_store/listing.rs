@@ -133,6 +133,24 @@ fn an_entry_tells_size_and_time_to_the_nanosecond_and_identity() {
 }
 
 #[test]
+fn a_time_before_1970_is_told_to_the_nanosecond_too() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.file("in/a", b"four");
+    let file = OpenOptions::new().append(true).open(&path).unwrap();
+    let then = SystemTime::UNIX_EPOCH - Duration::new(1, 999_999_999);
+    file.set_modified(then).unwrap();
+    let found = list(&sandbox.store("in"), false).unwrap().1.remove(0);
+    assert_eq!(found.modified.as_nanosecond(), -1_999_999_999);
+    let Version::File {
+        mtime_s, mtime_ns, ..
+    } = found.version
+    else {
+        panic!("{found:?} is a file");
+    };
+    assert_eq!((mtime_s, mtime_ns), (-2, 1));
+}
+
+#[test]
 fn names_that_are_not_utf8_are_listed_fetched_and_published() {
     let sandbox = Sandbox::new();
     let store = sandbox.store("in");
