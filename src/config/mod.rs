@@ -1,13 +1,16 @@
 //! PURE: the text of a config becomes rules, or a list of all that is wrong with it.
 //!
-//! Two stages: `yaml` reads what was written into a tree, `meaning` makes rules of it through the
-//! typed access of `written`. `schema` has the words, `one_off` makes the same tree from a command
-//! line. `README.md` in this directory is the reference for people who write configs.
+//! Two stages: `yaml` reads what was written into a tree, `meaning` makes rules of it (`places`:
+//! where from and where to; `names`: which and what they become) through the typed access of
+//! `written`. `schema` has the words, `one_off` makes the same tree from a command line.
+//! `README.md` in this directory is the reference for people who write configs.
 //!
 //! Nothing here asks for the time, the environment or a file.
 
 mod meaning;
+mod names;
 mod one_off;
+mod places;
 mod problems;
 mod schema;
 mod written;
