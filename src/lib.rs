@@ -51,6 +51,7 @@
 //! | `config` | YAML to `rule::Config`, all problems at once |
 //! | `relations` | rules looked at together, and the examples they carry |
 //! | `rule`, `pattern` | what a rule means; how names match and what they become |
+//! | `shell_pattern` | a glob, read once |
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
@@ -95,6 +96,8 @@ pub mod relations;
 pub mod rule;
 
 pub mod pattern;
+
+pub mod shell_pattern;
 
 pub mod context;
 

@@ -8,12 +8,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use glob::MatchOptions;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use regex::{Captures, Regex};
 
 use crate::object::Name;
+use crate::shell_pattern::ShellPattern;
 
 /// The tokens that a replacement may hold, as they are written.
 pub const TOKENS: &[&str] = &[
@@ -27,40 +27,24 @@ pub const TOKENS: &[&str] = &[
     "{mtime-z}",
 ];
 
-/// How a shell pattern is read: `*` and `?` match everything, also `/` and a leading dot.
-const GLOB_OPTIONS: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: false,
-    require_literal_leading_dot: false,
-};
-
 /// Which names a rule takes.
 #[derive(Debug, Clone)]
 pub enum Matcher {
     /// Every name.
     All,
     /// A shell pattern for the whole name.
-    Glob(glob::Pattern),
+    Glob(ShellPattern),
     /// A search.
     Regex(Regex),
 }
 
 impl Matcher {
-    /// Reads a shell pattern: `*`, `?`, `[abc]`, `[a-c]`, `[!abc]`; all else is literal.
-    ///
-    /// `**` is the same as `*`, as in fnmatch(3): the `glob` crate would refuse `a**b` and would
-    /// give `**/` a meaning of its own.
+    /// Reads a shell pattern.
     ///
     /// # Errors
     /// The pattern is empty or a class is not closed.
     pub fn glob(pattern: &str) -> Result<Self, String> {
-        if pattern.is_empty() {
-            return Err("an empty pattern matches no name; leave it out to take every name".into());
-        }
-        let pattern = single_stars(pattern)?;
-        glob::Pattern::new(&pattern)
-            .map(Self::Glob)
-            .map_err(|error| error.msg.to_owned())
+        ShellPattern::new(pattern).map(Self::Glob)
     }
 
     /// Reads a regular expression of the `regex` crate.
@@ -75,7 +59,7 @@ impl Matcher {
     pub fn matches(&self, name: &Name) -> bool {
         match self {
             Self::All => true,
-            Self::Glob(pattern) => pattern.matches_with(&to_text(name.as_bytes()), GLOB_OPTIONS),
+            Self::Glob(pattern) => pattern.matches(&to_text(name.as_bytes())),
             Self::Regex(regex) => regex.is_match(&to_text(name.as_bytes())),
         }
     }
@@ -461,42 +445,6 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     })
 }
 
-/// Makes one star of several, but in classes, and finds the class that is not closed.
-fn single_stars(pattern: &str) -> Result<String, String> {
-    let chars: Vec<char> = pattern.chars().collect();
-    let mut single = String::with_capacity(pattern.len());
-    let mut at = 0;
-    while at < chars.len() {
-        let len = if chars[at] == '[' {
-            class_len(&chars[at..]).ok_or_else(|| {
-                format!(
-                    "the class that begins at character {} is not closed; found \"{}\"; allowed: \
-                     `[abc]`, `[!abc]`, or `[[]` for a bracket",
-                    at + 1,
-                    pattern.escape_debug()
-                )
-            })?
-        } else {
-            1
-        };
-        if chars[at] != '*' || !single.ends_with('*') || at == 0 || chars[at - 1] != '*' {
-            single.extend(&chars[at..at + len]);
-        }
-        at += len;
-    }
-    Ok(single)
-}
-
-/// How long the class is that `chars` begins with; its first member may be a `]`.
-fn class_len(chars: &[char]) -> Option<usize> {
-    let first_member = if chars.get(1) == Some(&'!') { 2 } else { 1 };
-    let close = chars
-        .get(first_member + 1..)?
-        .iter()
-        .position(|c| *c == ']')?;
-    Some(first_member + 1 + close + 1)
-}
-
 /// Stand-ins for the bytes 0x80 to 0xFF of a name that is not UTF-8: the end of a private plane.
 const STAND_IN: u32 = 0x0010_FF00;
 
@@ -569,59 +517,6 @@ mod tests {
         let actual = renamed(regex, replace, last_part.as_bytes());
         let actual = String::from_utf8(actual).expect("text");
         assert_eq!(actual, expected, "{regex} -> {replace} on {last_part}");
-    }
-
-    #[test]
-    fn glob_is_for_the_whole_name_and_crosses_slashes() {
-        let cases = [
-            ("*.edi", "a.edi", true),
-            ("*.edi", "a/b/c.edi", true),
-            ("*.edi", "a.EDI", false),
-            ("*.edi", "a.edi.tmp", false),
-            ("*", ".hidden", true),
-            ("a?c", "a/c", true),
-            ("a?c", "aéc", true),
-            ("[abc]x", "bx", true),
-            ("[!abc]x", "bx", false),
-            ("[!abc]x", "dx", true),
-            ("[]]x", "]x", true),
-            ("[!]]x", "]x", false),
-            ("[[]x", "[x", true),
-            ("[a-c]x", "bx", true),
-            ("[*]x", "*x", true),
-            ("[*]x", "ax", false),
-            ("[**]*", "*x", true),
-            ("{a,b}", "{a,b}", true),
-            ("{a,b}", "a", false),
-            ("a**b", "ab", true),
-            ("a**b", "a/x/b", true),
-            ("a***b", "axb", true),
-            ("**", "x", true),
-            ("**/x", "a/x", true),
-            ("**/x", "x", false),
-            ("a/**/b", "a/b", false),
-            ("a\\*", "a\\b", true),
-            ("po1.edi", "po1xedi", false),
-        ];
-        for (pattern, text, expected) in cases {
-            let matcher = Matcher::glob(pattern).expect(pattern);
-            let actual = matcher.matches(&name(text.as_bytes()));
-            assert_eq!(actual, expected, "{pattern} on {text}");
-        }
-    }
-
-    #[test]
-    fn glob_with_an_unclosed_class_is_refused() {
-        for pattern in ["[", "[]", "[!", "[!]", "[abc", "a[", "*[!x", "[a]["] {
-            let error = Matcher::glob(pattern).expect_err(pattern);
-            assert!(error.contains("is not closed"), "{pattern}: {error}");
-        }
-    }
-
-    #[test]
-    fn glob_is_quick_on_a_name_made_to_be_slow() {
-        let matcher = Matcher::glob(&("*a".repeat(20) + "b")).expect("a pattern");
-        assert!(!matcher.matches(&name("a".repeat(255).as_bytes())));
     }
 
     #[test]

@@ -256,30 +256,14 @@ fn surely_differ(a: &Rule, b: &Rule) -> bool {
     let (Matcher::Glob(left), Matcher::Glob(right)) = (&a.matcher, &b.matcher) else {
         return false;
     };
-    let is_special = |c: char| matches!(c, '*' | '?' | '[' | ']');
-    let ends = |pattern: &str| {
-        let head = pattern.find(is_special).unwrap_or(pattern.len());
-        let tail = pattern.rfind(is_special).map_or(0, |at| at + 1);
-        (head, tail)
-    };
-    let (left, right) = (left.as_str(), right.as_str());
-    let ((left_head, left_tail), (right_head, right_tail)) = (ends(left), ends(right));
-    let (left_head, right_head) = (&left[..left_head], &right[..right_head]);
-    let (left_tail, right_tail) = (&left[left_tail..], &right[right_tail..]);
-    let heads = left_head.starts_with(right_head) || right_head.starts_with(left_head);
-    let tails = left_tail.ends_with(right_tail) || right_tail.ends_with(left_tail);
-    a.source == b.source && !(heads && tails)
+    a.source == b.source && left.surely_differs(right)
 }
 
 /// Names that two rules may both take; not all there are, but no rule is accused without one.
 fn candidates(a: &Rule, b: &Rule, of_a: &[String], of_b: &[String]) -> Vec<Name> {
     let mut texts: Vec<String> = of_a.iter().chain(of_b).cloned().collect();
     if let (Matcher::Glob(a), Matcher::Glob(b)) = (&a.matcher, &b.matcher) {
-        for (left, right) in [(a.as_str(), b.as_str()), (b.as_str(), a.as_str())] {
-            let head = left.split('*').next().unwrap_or_default();
-            let tail = right.rsplit('*').next().unwrap_or_default();
-            texts.push(sample_of_glob(&format!("{head}*{tail}"), "x"));
-        }
+        texts.extend([a.sample_with_end_of(b), b.sample_with_end_of(a)]);
     }
     let names = texts.into_iter().map(String::into_bytes);
     names.filter_map(Name::new).collect()
@@ -295,7 +279,7 @@ fn samples(rule: &Rule) -> Vec<String> {
     match &rule.matcher {
         Matcher::All => samples.extend(["x.edi".to_owned(), "x".to_owned()]),
         Matcher::Glob(glob) => {
-            samples.extend(["x", ""].map(|star| sample_of_glob(glob.as_str(), star)));
+            samples.extend(["x", ""].map(|star| glob.sample(star)));
         }
         Matcher::Regex(regex) => {
             let hir = regex_syntax::parse(regex.as_str()).ok();
@@ -303,29 +287,6 @@ fn samples(rule: &Rule) -> Vec<String> {
         }
     }
     samples
-}
-
-fn sample_of_glob(pattern: &str, star: &str) -> String {
-    let mut sample = String::new();
-    let mut rest = pattern.chars();
-    while let Some(next) = rest.next() {
-        match next {
-            '*' => sample.push_str(star),
-            '?' => sample.push('x'),
-            '[' => {
-                let first = rest.next().unwrap_or('x');
-                let member = if first == '!' { 'x' } else { first };
-                sample.push(member);
-                // The first member may be a `]` itself.
-                if first == '!' {
-                    rest.next();
-                }
-                rest.by_ref().find(|c| *c == ']');
-            }
-            other => sample.push(other),
-        }
-    }
-    sample
 }
 
 /// A text that the expression probably matches; look-arounds are not looked at.

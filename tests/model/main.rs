@@ -47,6 +47,8 @@ mod rule;
 mod run;
 #[path = "../../src/schedule.rs"]
 mod schedule;
+#[path = "../../src/shell_pattern.rs"]
+mod shell_pattern;
 #[path = "../../src/stage.rs"]
 mod stage;
 #[path = "../../src/store/mod.rs"]
