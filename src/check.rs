@@ -1,17 +1,21 @@
 //! PURE: the resolved rules as a person likes to read them.
 
+use jiff::SignedDuration;
+
 use crate::object::Place;
-use crate::rule::{Config, IfExists, Mode, Rule};
+use crate::rule::{Config, IfExists, Instant, Mode, Rule};
+use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
-pub fn table(config: &Config) -> String {
+pub fn table(config: &Config, instant: &Instant) -> String {
     let mut text = String::new();
     for rule in &config.rules {
         let about = rule
             .description
             .as_deref()
             .map(|about| format!("  {about}"));
-        text += &as_line(&format!("{}{}", rule.name, about.unwrap_or_default()));
+        let about = about.unwrap_or_default();
+        text += &as_line(&format!("{}{about}", shown(&rule.name)));
         for (key, value) in rows(rule, config.concurrency) {
             text += &as_line(&format!("  {key:<12} {value}"));
         }
@@ -28,16 +32,52 @@ pub fn table(config: &Config) -> String {
     for warning in &config.warnings {
         text += &as_line(&format!("warning: {warning}"));
     }
+    for note in notes(config, instant) {
+        text += &as_line(&format!("note: {note}"));
+    }
     text
+}
+
+/// What is right, but not at every time of the year.
+fn notes(config: &Config, instant: &Instant) -> Vec<String> {
+    let Some(day) = day_with_an_hour_twice(instant) else {
+        return Vec::new();
+    };
+    let zone = instant.zone.iana_name().unwrap_or("TZ");
+    let note = |rule: &Rule| {
+        let token = rule.rename.as_ref()?.local_hour()?;
+        let name = in_quotes(&rule.name);
+        Some(format!(
+            "rule {name}: {token} is the local time of {zone}, where an hour comes twice on {day}: \
+             two instants give one name then; the tokens that end in `-z}}` are UTC"
+        ))
+    };
+    config.rules.iter().filter_map(note).collect()
+}
+
+/// The next day within a year on which the zone's clocks are set back.
+fn day_with_an_hour_twice(instant: &Instant) -> Option<String> {
+    const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
+    let (zone, until) = (&instant.zone, instant.at.checked_add(YEAR).ok()?);
+    zone.following(instant.at)
+        .take_while(|transition| transition.timestamp() <= until)
+        .find(|transition| {
+            let before = transition.timestamp() - SignedDuration::from_secs(1);
+            transition.offset() < zone.to_offset(before)
+        })
+        .map(|transition| {
+            let at = transition.timestamp().to_zoned(zone.clone());
+            at.strftime("%Y-%m-%d").to_string()
+        })
 }
 
 /// The text with a line's end behind it. Names may hold anything; a line must stay a line.
 pub fn as_line(text: &str) -> String {
-    let shown: String = text
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    format!("{}\n", shown.trim_end())
+    format!("{}\n", escaped(text).trim_end())
+}
+
+fn place(place: &Place) -> String {
+    shown(&place.to_string())
 }
 
 fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
@@ -48,14 +88,18 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
         (Place::File { .. }, false) => "this directory",
     };
     let mut rows = vec![
-        ("from", format!("{}  ({depth})", rule.source)),
+        ("from", format!("{}  ({depth})", place(&rule.source))),
         ("match", rule.matcher.to_string()),
-        ("to", rule.dest.to_string()),
+        ("to", place(&rule.dest)),
     ];
     if let Some(rename) = &rule.rename {
         rows.push((
             "rename",
-            format!("{} to {}", rename.regex(), rename.replace()),
+            format!(
+                "{} to {}",
+                shown(rename.regex().as_str()),
+                shown(rename.replace())
+            ),
         ));
     }
     let mode = if rule.mode == Mode::Move {
@@ -85,7 +129,7 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
         rows.push(("min_age", format!("{} s", rule.min_age.as_secs())));
     }
     if let Some(lock) = &rule.lock_file {
-        rows.push(("lock_file", lock.clone()));
+        rows.push(("lock_file", shown(lock)));
     }
     if !rule.examples.is_empty() {
         rows.push(("examples", format!("{} pass", rule.examples.len())));

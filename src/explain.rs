@@ -9,6 +9,7 @@ use crate::pattern::Matcher;
 use crate::plan;
 use crate::relations;
 use crate::rule::{Config, Instant, Mode, Rule};
+use crate::text::{escaped, shown};
 
 /// What is said of each rule, in the order of the config, and whether any takes the name.
 pub fn explain(config: &Config, asked: &str, instant: &Instant) -> (String, bool) {
@@ -23,7 +24,7 @@ pub fn explain(config: &Config, asked: &str, instant: &Instant) -> (String, bool
         } else {
             "does not take it"
         };
-        let line = writeln!(text, "{}: {verdict}", rule.name);
+        let line = writeln!(text, "{}: {verdict}", shown(&rule.name));
         line.expect("writing to a string cannot fail");
         text.push_str(&story.0);
     }
@@ -39,7 +40,7 @@ struct Story(String);
 
 impl Story {
     fn say(&mut self, step: &str, what: &str) {
-        let line = writeln!(self.0, "  {step:<8} {what}");
+        let line = writeln!(self.0, "  {step:<8} {}", escaped(what));
         line.expect("writing to a string cannot fail");
     }
 
@@ -54,7 +55,7 @@ impl Story {
         };
         self.say(
             "source",
-            &format!("{}: the name is {}", rule.source, name.lossy()),
+            &format!("{}: the name is {}", rule.source, shown(&name.lossy())),
         );
         match &rule.matcher {
             Matcher::All => self.say("match", "no pattern: every name"),
@@ -82,14 +83,14 @@ impl Story {
         match plan::destination(rule, &entry, instant) {
             Ok(dest) => {
                 if rule.rename.is_some() {
-                    self.say("rename", &format!("becomes {}", dest.lossy()));
+                    self.say("rename", &format!("becomes {}", shown(&dest.lossy())));
                 }
                 let verb = if rule.mode == Mode::Move {
                     "moves"
                 } else {
                     "copies"
                 };
-                self.say(verb, &format!("to {}", rule.dest.item(&dest)));
+                self.say(verb, &format!("to {}", shown(&rule.dest.item(&dest))));
                 self.later(rule);
                 Some(())
             }

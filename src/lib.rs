@@ -55,6 +55,7 @@
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
+//! | `text` | what cannot be seen is escaped |
 //! | `sync` | the locks, threads and clock that the engine waits with |
 
 pub mod start;
@@ -106,5 +107,7 @@ pub mod object;
 pub mod error;
 
 pub mod logger;
+
+pub mod text;
 
 pub mod sync;

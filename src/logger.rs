@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::text;
+
 /// How much a line matters; the later, the chattier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -213,16 +215,11 @@ impl Line<'_> {
 
 /// The value as it stands where that is unmistakable, else quoted with escapes.
 fn quoted(value: &str) -> String {
-    let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && printable(c);
+    let plain = |c: char| !matches!(c, ' ' | '"' | '\\' | '=') && text::is_printable(c);
     if !value.is_empty() && value.chars().all(plain) {
         return value.to_owned();
     }
-    format!("{value:?}")
-}
-
-/// Whether Rust's own escaping would leave the character alone: neither control nor invisible.
-fn printable(c: char) -> bool {
-    matches!(c, '\'') || c.escape_debug().len() == 1
+    text::in_quotes(value)
 }
 
 /// A JSON string in which also DEL and the C1 controls are escaped.

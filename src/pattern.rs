@@ -14,6 +14,7 @@ use regex::{Captures, Regex};
 
 use crate::object::Name;
 use crate::shell_pattern::ShellPattern;
+use crate::text::shown;
 
 /// The tokens that a replacement may hold, as they are written.
 pub const TOKENS: &[&str] = &[
@@ -70,8 +71,8 @@ impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => write!(f, "every name"),
-            Self::Glob(pattern) => write!(f, "glob {}", pattern.as_str()),
-            Self::Regex(regex) => write!(f, "regex {}", regex.as_str()),
+            Self::Glob(pattern) => write!(f, "glob {}", shown(pattern.as_str())),
+            Self::Regex(regex) => write!(f, "regex {}", shown(regex.as_str())),
         }
     }
 }
@@ -176,6 +177,17 @@ impl Rename {
     /// Whether the replacement puts this group's text into the new name.
     pub fn keeps_group(&self, index: usize) -> bool {
         self.template.contains(&Part::Group(index))
+    }
+
+    /// The first token that tells an hour of the local time.
+    pub fn local_hour(&self) -> Option<&'static str> {
+        let token = |part: &Part| match part {
+            Part::Token(token) if !token.utc && token.format.contains("%H") => Some(*token),
+            _ => None,
+        };
+        let wanted = self.template.iter().find_map(token)?;
+        let is_it = |word: &&&str| Token::named(word.trim_matches(['{', '}'])) == Some(wanted);
+        TOKENS.iter().find(is_it).copied()
     }
 
     /// Whether what this last part becomes depends on when the run is or how old the item is.

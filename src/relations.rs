@@ -78,6 +78,21 @@ pub fn failing_examples(config: &Config, instant: &Instant) -> Vec<String> {
 ///
 /// Only what the name alone decides: not whether it is a regular file, or old enough.
 pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
+    place_refuses(rule, name).or_else(|| pattern_refuses(rule, name))
+}
+
+/// The pattern as a regex that ignores case, where that is all that keeps it from matching.
+fn any_case(rule: &Rule, name: &Name) -> Option<String> {
+    let regex = match &rule.matcher {
+        Matcher::All => return None,
+        Matcher::Glob(glob) => format!("(?i){}", glob.to_regex()),
+        Matcher::Regex(regex) => format!("(?i){}", regex.as_str()),
+    };
+    let matches = Matcher::regex(&regex).is_ok_and(|any_case| any_case.matches(name));
+    matches.then_some(regex)
+}
+
+fn place_refuses(rule: &Rule, name: &Name) -> Option<String> {
     if matches!(rule.source, Place::File { .. })
         && let Some(hidden) = name.parts().find(|part| part.starts_with(b"."))
     {
@@ -96,18 +111,26 @@ pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
     if rule.is_lock_file(name) {
         return Some("it is the rule's lock file".into());
     }
-    if !rule.matcher.matches(name) {
-        return Some(match &rule.matcher {
-            Matcher::Glob(glob) => format!("the glob `{}` does not match", glob.as_str()),
-            Matcher::Regex(regex) => format!("the regex `{}` does not match", regex.as_str()),
-            Matcher::All => "nothing matches".into(),
-        });
-    }
     None
 }
 
+fn pattern_refuses(rule: &Rule, name: &Name) -> Option<String> {
+    if rule.matcher.matches(name) {
+        return None;
+    }
+    let pattern = match &rule.matcher {
+        Matcher::Glob(glob) => format!("the glob `{}`", glob.as_str()),
+        Matcher::Regex(regex) => format!("the regex `{}`", regex.as_str()),
+        Matcher::All => return None,
+    };
+    let hint = any_case(rule, name).map_or_else(String::new, |regex| {
+        format!(": only upper and lower case differ; the regex `{regex}` takes both")
+    });
+    Some(format!("{pattern} does not match{hint}"))
+}
+
 fn takes(rule: &Rule, name: &Name) -> bool {
-    why_not(rule, name).is_none()
+    place_refuses(rule, name).is_none() && rule.matcher.matches(name)
 }
 
 fn failing(rule: &Rule, example: &Example, instant: &Instant) -> Option<String> {

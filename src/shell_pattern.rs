@@ -56,6 +56,12 @@ impl ShellPattern {
         self.compiled.matches_with(text, OPTIONS)
     }
 
+    /// The regular expression that means the same, but for a name with a line break.
+    pub fn to_regex(&self) -> String {
+        let pieces: String = self.pieces.iter().map(Piece::to_regex).collect();
+        format!("^{pieces}$")
+    }
+
     /// A text that it probably matches, with `star` for each star.
     pub fn sample(&self, star: &str) -> String {
         sample(&self.pieces, star)
@@ -98,6 +104,24 @@ impl Piece {
             Self::Any => "?".into(),
             Self::Class(class) => class.clone(),
             Self::Literal(c) => (*c).into(),
+        }
+    }
+
+    fn to_regex(&self) -> String {
+        match self {
+            Self::Star => ".*".into(),
+            Self::Any => ".".into(),
+            Self::Class(class) => {
+                let members = &class[1..class.len() - 1];
+                let (not, members) = match members.strip_prefix('!') {
+                    Some(members) => ("^", members),
+                    None => ("", members),
+                };
+                // A `-` between two members is a range, in both languages.
+                let members = regex_syntax::escape(members).replace("\\-", "-");
+                format!("[{not}{members}]")
+            }
+            Self::Literal(c) => regex_syntax::escape(c.encode_utf8(&mut [0; 4])),
         }
     }
 }
@@ -231,6 +255,24 @@ mod tests {
                 assert!(pattern.matches(&sample), "{text} on {sample}");
             }
         }
+    }
+
+    #[test]
+    fn the_regex_of_a_pattern_takes_the_same_names() {
+        let names = [
+            "a.edi", "a/b.edi", "ab", "]x", "bx", "-x", "a-x", "^x", "[a]", "é.edi", "",
+        ];
+        let patterns = [
+            "*.edi", "a?", "[]]x", "[!]]x", "[a-c]x", "[!a-c]x", "[a-]x", "[^]x", "[[]a]", "?*[!.]",
+        ];
+        for text in patterns {
+            let regex = regex::Regex::new(&pattern(text).to_regex()).expect(text);
+            for name in names {
+                let (glob, regex) = (pattern(text).matches(name), regex.is_match(name));
+                assert_eq!(glob, regex, "{text} on {name:?}");
+            }
+        }
+        assert_eq!(pattern("*.edi").to_regex(), r"^.*\.edi$");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::rule::{Config, Instant};
 use crate::run::{World, run};
 use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED};
+use crate::text::shown;
 use crate::{check, explain, relations, signal};
 
 /// The longest config that is read, in bytes: what fits a ConfigMap.
@@ -104,7 +105,7 @@ fn prepared(
             ));
         }
         Command::Check { connect: false } => {
-            return Ok(Done::Said(check::table(&config), EXIT_DONE));
+            return Ok(Done::Said(check::table(&config, &instant), EXIT_DONE));
         }
         _ => {}
     }
@@ -128,7 +129,7 @@ fn prepared(
         .map_err(|error| error.chain())?;
     let stores = RealStores { client, context };
     match args.command {
-        Command::Check { .. } => try_out(&config, &stores),
+        Command::Check { .. } => try_out(&config, &instant, &stores),
         _ => real_run(
             args,
             &config,
@@ -140,14 +141,14 @@ fn prepared(
     }
 }
 
-fn try_out(config: &Config, stores: &RealStores) -> Result<Done, String> {
+fn try_out(config: &Config, instant: &Instant, stores: &RealStores) -> Result<Done, String> {
     // Whoever closes the pipe early has read enough.
     let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
     signal::watch(&stores.context, move |_| {
         print("connect  a probe did not end in time\n");
     })
     .map_err(unwatched)?;
-    print(&check::table(config));
+    print(&check::table(config, instant));
     let code = connect(config, stores, &mut |line| print(&check::as_line(line)));
     Ok(Done::Ran(code))
 }
@@ -242,11 +243,16 @@ fn keep_rules(config: &mut Config, wanted: &[String]) -> Result<(), String> {
     let names: Vec<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
     for name in wanted {
         if !names.contains(&name.as_str()) {
-            let near = near(name, &names).map(|near| format!("did you mean {near}? "));
+            let near = near(name, &names).map(|near| format!("did you mean {}? ", shown(near)));
             let near = near.unwrap_or_default();
             return Err(format!(
-                "--rule {name}: no such rule; {near}there are {}",
-                names.join(", ")
+                "--rule {}: no such rule; {near}there are {}",
+                shown(name),
+                names
+                    .iter()
+                    .map(|name| shown(name))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ));
         }
     }

@@ -15,12 +15,12 @@ use crate::object::Place;
 use crate::pattern::{Matcher, Rename};
 use crate::rule::{Config, IfExists, Mode, Rule};
 
-const RETRIES: RangeInclusive<u32> = 0..=100;
-const WAIT_SECONDS: RangeInclusive<u32> = 0..=86_400;
-const MAX_ITEMS: RangeInclusive<u32> = 0..=u32::MAX;
-const CONCURRENCY: RangeInclusive<u32> = 1..=64;
+pub(super) const RETRIES: RangeInclusive<u32> = 0..=100;
+pub(super) const WAIT_SECONDS: RangeInclusive<u32> = 0..=86_400;
+pub(super) const MAX_ITEMS: RangeInclusive<u32> = 0..=u32::MAX;
+pub(super) const CONCURRENCY: RangeInclusive<u32> = 1..=64;
 /// A year: more is a unit mistaken.
-const MIN_AGE_SECONDS: RangeInclusive<u32> = 0..=31_536_000;
+pub(super) const MIN_AGE_SECONDS: RangeInclusive<u32> = 0..=31_536_000;
 
 /// What a rule gets where neither it nor `defaults` says something.
 mod default {
@@ -30,8 +30,8 @@ mod default {
     pub(super) const CONCURRENCY: u32 = 16;
 }
 
-const MODES: &[(&str, Mode)] = &[("move", Mode::Move), ("copy", Mode::Copy)];
-const IF_EXISTS: &[(&str, IfExists)] = &[
+pub(super) const MODES: &[(&str, Mode)] = &[("move", Mode::Move), ("copy", Mode::Copy)];
+pub(super) const IF_EXISTS: &[(&str, IfExists)] = &[
     ("overwrite", IfExists::Overwrite),
     ("fail", IfExists::Fail),
     ("keep_both", IfExists::KeepBoth),
@@ -80,7 +80,7 @@ pub(super) fn config(
         report.key(&path, format!("unknown key; allowed: config; {meant}"));
     }
     let Some(Found { value, path }) = root.get("config") else {
-        if report.0.is_empty() {
+        if report.problems.is_empty() {
             root.missing("config", RULES_ALLOWED, report);
         }
         return None;
@@ -180,7 +180,7 @@ impl Reader<'_> {
             .then(|| value(table.integer("min_age_seconds", &MIN_AGE_SECONDS, report)))
             .flatten();
         let lock_file = only_for_files("lock_file", &table, source.kind, report)
-            .then(|| table.text("lock_file", report))
+            .then(|| table.plain_text("lock_file", report))
             .flatten()
             .and_then(|found| names::lock_file(&found, report));
         let defaults = self.defaults;

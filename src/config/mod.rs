@@ -36,11 +36,13 @@ const MAX_LOCATED: usize = 100;
 /// # Errors
 /// All problems at once, in the order of the text.
 pub fn parse(text: &str, origin: &str, bucket_fallback: Option<&str>) -> Result<Config, Problems> {
+    // Behind it the parser does not know `---` for a mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tree = yaml::read(text).map_err(|error| {
         let position = shown_position(error.line_column);
         Problems::new(vec![format!("{origin}{position}: {}", error.text)])
     })?;
-    let mut report = Report::default();
+    let mut report = Report::of(text);
     let config = meaning::config(&tree, bucket_fallback, &mut report);
     let config = related(config, &mut report);
     config.ok_or_else(|| located(report, text, origin))
@@ -69,7 +71,7 @@ pub fn one_off(
             let argument = one_off::argument(&problem.path.names);
             format!("{argument}: {}", problem.text)
         };
-        Problems::new(report.0.into_iter().map(line).collect())
+        Problems::new(report.problems.into_iter().map(line).collect())
     })
 }
 
@@ -83,7 +85,7 @@ fn related(config: Option<Config>, report: &mut Report) -> Option<Config> {
             .key("dest", 0, &[]);
         report.key(&path, text);
     }
-    if !report.0.is_empty() {
+    if !report.problems.is_empty() {
         return None;
     }
     config.warnings = relations::warnings(&config.rules);
@@ -91,9 +93,9 @@ fn related(config: Option<Config>, report: &mut Report) -> Option<Config> {
 }
 
 /// One line for each problem, in the order of the text.
-fn located(report: Report, text: &str, origin: &str) -> Problems {
+fn located(report: Report<'_>, text: &str, origin: &str) -> Problems {
     let mut lines: Vec<_> = report
-        .0
+        .problems
         .into_iter()
         .enumerate()
         .map(|(index, problem)| {
@@ -152,9 +154,9 @@ fn subject(names: &[String]) -> String {
     }
 }
 
-/// A key as it was written, unless it would break the line or bend what a terminal shows.
+/// A key as it was written, unless it is not what it looks like.
 fn one_line(name: &str) -> String {
-    if name.chars().any(char::is_control) {
+    if written::deception(name, "").is_some() {
         return written::quoted(name);
     }
     name.to_owned()

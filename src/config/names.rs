@@ -15,7 +15,7 @@ pub(super) fn matcher(source: &Table<'_>, report: &mut Report) -> Option<Matcher
         return Some(Matcher::All);
     };
     if let Node::Text(text) = value {
-        let (found, text) = (describe(value), quoted(text));
+        let (found, text) = (describe(value, &path, report), quoted(text));
         report.value(
             &path,
             format!("found {found}; allowed: {{ glob: {text} }} or {{ regex: '…' }}"),
@@ -29,26 +29,26 @@ pub(super) fn matcher(source: &Table<'_>, report: &mut Report) -> Option<Matcher
             "found both glob and regex; allowed: one of them",
         );
     }
-    let flawed = report.0.len();
+    let flawed = report.problems.len();
     let mut matcher = Some(Matcher::All);
     for (key, read) in [
         ("glob", Matcher::glob as fn(&str) -> Result<_, _>),
         ("regex", Matcher::regex),
     ] {
-        if let Some(found) = table.text(key, report) {
+        if let Some(found) = table.plain_text(key, report) {
             matcher = read(found.value)
                 .map_err(|flaw| report.value(&found.path, flaw))
                 .ok();
         }
     }
-    matcher.filter(|_| report.0.len() == flawed)
+    matcher.filter(|_| report.problems.len() == flawed)
 }
 
 /// `None` where there is no rename, or a wrong one, which is reported.
 pub(super) fn rename(dest: &Table<'_>, report: &mut Report) -> Option<Rename> {
     let table = dest.table("rename", schema::RENAME, report)?;
-    let regex = table.text("regex", report);
-    let replace = table.text("replace", report);
+    let regex = table.plain_text("regex", report);
+    let replace = table.plain_text("replace", report);
     if regex.is_none() {
         let allowed = "a regular expression for the last part of a name";
         table.missing("regex", allowed, report);
@@ -148,7 +148,7 @@ fn timestamp(found: &Found<&str>, report: &mut Report) -> Option<Timestamp> {
 
 pub(super) fn lock_file(found: &Found<&str>, report: &mut Report) -> Option<String> {
     let name = found.value;
-    if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
+    if matches!(name, "" | "." | "..") || name.contains('/') {
         let text = quoted(name);
         report.value(
             &found.path,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::written::deception;
 use super::yaml::{Node, Pair};
 use crate::rule::Mode;
 
@@ -102,6 +103,10 @@ pub(super) fn argument(names: &[String]) -> String {
 }
 
 fn place(argument: &str, written: &str, cwd: &Path, flaws: &mut Vec<String>) -> Vec<Pair> {
+    if let Some(flaw) = deception(written, "path") {
+        flaws.push(format!("{argument}: {flaw}"));
+        return Vec::new();
+    }
     if let Some(address) = written.strip_prefix("s3://") {
         let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
         let mut place = vec![pair("type", text("s3")), pair("path", text(prefix))];
@@ -144,8 +149,11 @@ fn text(value: &str) -> Node {
     Node::Text(value.to_owned())
 }
 
+/// Also here a number is written in one way: not `010`, not `+1`.
 fn number(value: &str) -> Node {
-    value.parse().map_or_else(|_| text(value), Node::Int)
+    let number = value.parse().ok();
+    let number = number.filter(|number: &i128| number.to_string() == value);
+    number.map_or_else(|| text(value), Node::Int)
 }
 
 fn boolean(value: &str) -> Node {

@@ -10,7 +10,7 @@ use crate::object::Place;
 /// What a key of an s3 object can have at the most (S3 User Guide, "Object key naming").
 const MAX_KEY_BYTES: usize = 1024;
 
-const PLACES: &[(&str, Kind)] = &[("s3", Kind::S3), ("file", Kind::File)];
+pub(super) const PLACES: &[(&str, Kind)] = &[("s3", Kind::S3), ("file", Kind::File)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -52,10 +52,10 @@ impl<'a> Fallback<'a> {
     /// Reads `defaults`.
     pub(super) fn with(self, defaults: &Table<'_>, report: &mut Report) -> Self {
         let bucket = defaults
-            .text("default_bucket", report)
+            .plain_text("default_bucket", report)
             .and_then(|found| bucket_name(&found, report));
         let base = defaults
-            .text("base_file_path", report)
+            .plain_text("base_file_path", report)
             .and_then(|found| base_path(&found, report));
         Self {
             bucket_is_flawed: bucket.is_none() && is_meant(defaults, "default_bucket"),
@@ -75,8 +75,8 @@ impl<'a> Fallback<'a> {
         let kind = table
             .choice("type", PLACES, report)
             .map(|found| found.value);
-        let path = table.text("path", report);
-        let bucket = table.text("bucket", report);
+        let path = table.plain_text("path", report);
+        let bucket = table.plain_text("bucket", report);
         let Some(kind) = kind else {
             table.missing("type", "s3, file", report);
             return (None, None);
@@ -245,9 +245,6 @@ fn prefix(found: &Found<&str>, report: &mut Report) -> Option<String> {
             "parts with names (MinIO refuses these)",
         );
     }
-    if plain.contains('\0') {
-        return refuse("a NUL character", "text without it");
-    }
     if plain.len() + 1 >= MAX_KEY_BYTES {
         return refuse(
             "more than a key can hold",
@@ -272,13 +269,6 @@ fn base_path(found: &Found<&str>, report: &mut Report) -> Option<PathBuf> {
 /// The path without `.` and doubled `/`; a `..` is refused.
 fn plain_path(found: &Found<&str>, report: &mut Report) -> Option<PathBuf> {
     let text = quoted(found.value);
-    if found.value.contains('\0') {
-        report.value(
-            &found.path,
-            format!("found a NUL character in {text}; allowed: text without it"),
-        );
-        return None;
-    }
     let components = FilePath::new(found.value).components();
     if components.clone().any(|part| part == Component::ParentDir) {
         report.value(

@@ -4,14 +4,17 @@
 
 use std::fmt::{self, Write as _};
 
+use super::{MAX_LOCATED, yaml};
+use crate::text::escaped;
+
 /// All that is wrong, one line of text each; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// Ready-made lines.
+    /// Ready-made lines; what cannot be seen in them is escaped.
     pub fn new(lines: Vec<String>) -> Self {
-        Self(lines)
+        Self(lines.iter().map(|line| escaped(line)).collect())
     }
 
     /// One line for each problem, in the order of the file.
@@ -93,9 +96,27 @@ pub(super) struct Problem {
 
 /// Collects problems.
 #[derive(Debug, Default)]
-pub(super) struct Report(pub(super) Vec<Problem>);
+pub(super) struct Report<'a> {
+    pub(super) problems: Vec<Problem>,
+    /// What the config was read from, where that is a text.
+    text: Option<&'a str>,
+}
 
-impl Report {
+impl<'a> Report<'a> {
+    /// For the problems of a text.
+    pub(super) fn of(text: &'a str) -> Self {
+        Self {
+            problems: Vec::new(),
+            text: Some(text),
+        }
+    }
+
+    /// The number or truth value as it was written, `1e3` and not 1000. Each costs a reading.
+    pub(super) fn written(&self, path: &Path) -> Option<String> {
+        let few = self.problems.len() < MAX_LOCATED;
+        yaml::written(self.text.filter(|_| few)?, &path.steps)
+    }
+
     /// Something is wrong with a value.
     pub(super) fn value(&mut self, path: &Path, text: impl Into<String>) {
         self.push(path, At::Value, text.into());
@@ -108,6 +129,6 @@ impl Report {
 
     fn push(&mut self, path: &Path, at: At, text: String) {
         let path = path.clone();
-        self.0.push(Problem { path, at, text });
+        self.problems.push(Problem { path, at, text });
     }
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use super::problems::{Path, Report};
 use super::schema;
 use super::yaml::{Node, Pair};
+use crate::text::{in_quotes, is_unseen};
 
 /// How much of a wrong text is shown.
 const SHOWN_CHARS: usize = 60;
@@ -49,7 +50,7 @@ impl<'a> Table<'a> {
         report: &mut Report,
     ) -> Option<Self> {
         let Node::Map(pairs) = node else {
-            let found = describe(node);
+            let found = describe(node, &path, report);
             report.value(
                 &path,
                 format!("found {found}; allowed: a mapping with the keys {allowed}"),
@@ -104,20 +105,24 @@ impl<'a> Table<'a> {
             let value = text.as_str();
             return Some(Found { value, path });
         }
-        let quoted = match value {
-            Node::Bool(value) => Some(value.to_string()),
-            Node::Int(value) => Some(value.to_string()),
-            _ => None,
+        let written = written(value, &path, report);
+        let advice = match value {
+            Node::Bool(_) | Node::Int(_) | Node::Float(_) => format!("; quote it: \"{written}\""),
+            _ => String::new(),
         };
-        let advice = match (quoted, value) {
-            (Some(text), _) => format!("a text; quote it: \"{text}\""),
-            (None, Node::Float(_)) => "a text; quote it".into(),
-            _ => "a text".into(),
-        };
-        report.value(
-            &path,
-            format!("found {}; allowed: {advice}", describe(value)),
-        );
+        let found = described(value, &written);
+        report.value(&path, format!("found {found}; allowed: a text{advice}"));
+        None
+    }
+
+    /// A text that is what it looks like: nothing in it that cannot be seen, no blank at an end.
+    pub(super) fn plain_text(&self, key: &str, report: &mut Report) -> Option<Found<&'a str>> {
+        let found = self.text(key, report)?;
+        let flaw = deception(found.value, key);
+        match flaw {
+            Some(flaw) => report.value(&found.path, flaw),
+            None => return Some(found),
+        }
         None
     }
 
@@ -127,7 +132,7 @@ impl<'a> Table<'a> {
         if let Node::Bool(value) = *value {
             return Some(Found { value, path });
         }
-        let found = describe(value);
+        let found = describe(value, &path, report);
         report.value(&path, format!("found {found}; allowed: true or false"));
         None
     }
@@ -147,14 +152,32 @@ impl<'a> Table<'a> {
         if let Some(value) = number.filter(|number| allowed.contains(number)) {
             return Some(Found { value, path });
         }
-        let quotes = match value {
-            Node::Text(text) if text.trim().parse::<u32>().is_ok() => " without quotes",
-            _ => "",
+        let written = written(value, &path, report);
+        let found = described(value, &written);
+        let plain = written.trim();
+        let advice = match value {
+            Node::Text(_) if plain.len() > 1 && plain.starts_with('0') => {
+                let number = plain.trim_start_matches('0').parse::<u32>();
+                number.map(|number| format!("; without the leading zero: {number}"))
+            }
+            Node::Text(_) if !plain.starts_with('+') => {
+                plain.parse::<u32>().map(|_| " without quotes".into())
+            }
+            Node::Float(number) if number.fract() == 0.0 => {
+                let how = if plain.contains(['e', 'E']) {
+                    "an exponent"
+                } else {
+                    "a point"
+                };
+                let number = format!("{number}").parse::<u32>();
+                number.map(|number| format!("; without {how}: {number}"))
+            }
+            _ => Ok(String::new()),
         };
-        let (found, min, max) = (describe(value), allowed.start(), allowed.end());
+        let (min, max, advice) = (allowed.start(), allowed.end(), advice.unwrap_or_default());
         report.value(
             &path,
-            format!("found {found}; allowed: a whole number from {min} to {max}{quotes}"),
+            format!("found {found}; allowed: a whole number from {min} to {max}{advice}"),
         );
         None
     }
@@ -169,7 +192,7 @@ impl<'a> Table<'a> {
         let Found { value, path } = self.get(key)?;
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let Node::Text(text) = value else {
-            let (found, words) = (describe(value), words.join(", "));
+            let (found, words) = (describe(value, &path, report), words.join(", "));
             report.value(&path, format!("found {found}; allowed: {words}"));
             return None;
         };
@@ -179,7 +202,7 @@ impl<'a> Table<'a> {
         }
         let meant = schema::near(text, &words);
         let meant = meant.map_or_else(String::new, |word| format!("; did you mean `{word}`?"));
-        let (found, words) = (describe(value), words.join(", "));
+        let (found, words) = (describe(value, &path, report), words.join(", "));
         report.value(&path, format!("found {found}; allowed: {words}{meant}"));
         None
     }
@@ -190,7 +213,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let Node::List(items) = value else {
-            let found = describe(value);
+            let found = describe(value, &path, report);
             report.value(&path, format!("found {found}; allowed: a list"));
             return Vec::new();
         };
@@ -224,7 +247,7 @@ impl<'a> Table<'a> {
             let count = seen.entry(&pair.key).or_default();
             let path = || self.path.key(&pair.key, *count, &pair.via);
             if pair.key == "<<" {
-                let found = describe(&pair.value);
+                let found = describe(&pair.value, &path(), report);
                 report.key(
                     &path(),
                     format!(
@@ -240,13 +263,28 @@ impl<'a> Table<'a> {
     }
 }
 
+/// A text, number or truth value as it stands in the config.
+fn written(node: &Node, path: &Path, report: &Report) -> String {
+    let read = match node {
+        Node::Text(text) => return text.clone(),
+        Node::Bool(value) => value.to_string(),
+        Node::Int(value) => value.to_string(),
+        Node::Float(value) => value.to_string(),
+        _ => return String::new(),
+    };
+    report.written(path).unwrap_or(read)
+}
+
 /// The value for people: `the text "yes"`, `the number 5`, `a list`.
-pub(super) fn describe(node: &Node) -> String {
+pub(super) fn describe(node: &Node, path: &Path, report: &Report) -> String {
+    described(node, &written(node, path, report))
+}
+
+fn described(node: &Node, written: &str) -> String {
     match node {
         Node::Null => "nothing".into(),
-        Node::Bool(value) => format!("the truth value {value}"),
-        Node::Int(value) => format!("the number {value}"),
-        Node::Float(value) => format!("the number {value}"),
+        Node::Bool(_) => format!("the truth value {written}"),
+        Node::Int(_) | Node::Float(_) => format!("the number {written}"),
         Node::Text(text) => format!("the text {}", quoted(text)),
         Node::List(_) => "a list".into(),
         Node::Map(_) => "a mapping".into(),
@@ -259,11 +297,63 @@ pub(super) fn describe(node: &Node) -> String {
 
 /// A text for people: in quotes, on one line, and not too long.
 pub(super) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_CHARS).collect();
-    if shown.len() < text.len() {
+    excerpt(text, 0)
+}
+
+/// The same, so that the character at `at` can be seen.
+fn excerpt(text: &str, at: usize) -> String {
+    let from = (at + SHOWN_CHARS / 4).saturating_sub(SHOWN_CHARS);
+    let mut shown: String = text.chars().skip(from).take(SHOWN_CHARS).collect();
+    if from > 0 {
+        shown.insert(0, '…');
+    }
+    if text.chars().count() > from + SHOWN_CHARS {
         shown.push('…');
     }
-    format!("\"{}\"", shown.escape_debug())
+    in_quotes(&shown)
+}
+
+/// Quotes that a word processor makes of plain ones; YAML takes them for letters.
+pub(super) const TYPOGRAPHIC_QUOTES: &str = "“”„‟‘’‚‛«»‹›";
+
+/// Why the text of a key is not what it looks like, and where; a path's slashes are not its ends.
+pub(super) fn deception(text: &str, key: &str) -> Option<String> {
+    let last = text.chars().count().saturating_sub(1);
+    if let Some((at, unseen)) = text.chars().enumerate().find(|(_, c)| is_unseen(*c)) {
+        let (code, at, found) = (u32::from(unseen), at + 1, excerpt(text, at));
+        return Some(format!(
+            "found U+{code:04X}, which cannot be seen, as character {at} of {found}; allowed: a \
+             text without it"
+        ));
+    }
+    let is_path = key.ends_with("path");
+    let ends = if is_path {
+        text.trim_matches('/')
+    } else {
+        text
+    };
+    let no_blank = match key {
+        "glob" | "regex" => "none there; `[ ]` is one that is meant",
+        _ => "none there",
+    };
+    let ends = [
+        (ends.chars().next(), 0, "beginning"),
+        (ends.chars().next_back(), last, "end"),
+    ];
+    ends.into_iter().find_map(|(c, at, place)| {
+        let (what, allowed) = match c? {
+            ' ' => ("a blank".to_owned(), no_blank),
+            c if TYPOGRAPHIC_QUOTES.contains(c) => (
+                format!("the typographic quote {c}"),
+                "a text as it stands, or in plain quotes, ' or \"",
+            ),
+            _ => return None,
+        };
+        let found = excerpt(text, at);
+        Some(format!(
+            "found {what} at the {place} of {found}; allowed: {allowed}"
+        ))
+    })
 }
 
 /// Names what was probably meant, or everything that is allowed.

@@ -3,7 +3,7 @@
 //! Knows nothing of rules. Keeps duplicate keys, so that stage two can report them all. Bounded:
 //! aliases can multiply a small text, so nodes and text are counted as they are read.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -13,6 +13,7 @@ use serde::de::{
 };
 
 use super::problems::{At, Step};
+use super::schema::near;
 
 /// What a `ConfigMap` can hold at the most.
 pub(super) const MAX_CONFIG_BYTES: usize = 1024 * 1024;
@@ -106,9 +107,24 @@ fn too_many_brackets(text: &str) -> Option<usize> {
 ///
 /// The parser tells positions only in its errors, so this reads the text again and fails there.
 pub(super) fn locate(text: &str, steps: &[Step], at: At) -> Option<(usize, usize)> {
-    let found = Locate { steps, at }.deserialize(serde_yaml::Deserializer::from_str(text));
+    let written = None;
+    let seed = Locate { steps, at, written };
+    let found = seed.deserialize(serde_yaml::Deserializer::from_str(text));
     let location = found.err()?.location()?;
     Some((location.line(), location.column()))
+}
+
+/// The scalar that `steps` lead to, as it was written: `1e3`, `True`.
+pub(super) fn written(text: &str, steps: &[Step]) -> Option<String> {
+    let found = RefCell::default();
+    let seed = Locate {
+        steps,
+        at: At::Value,
+        written: Some(&found),
+    };
+    // What follows the scalar was not read, which is an error of no interest.
+    let _ = seed.deserialize(serde_yaml::Deserializer::from_str(text));
+    found.into_inner()
 }
 
 struct Budget {
@@ -296,21 +312,31 @@ fn mergeable(value: Node) -> Vec<(Vec<Step>, Vec<Pair>)> {
     }
 }
 
-/// Fails at one node, which makes the parser say where that is.
+/// Fails at one node, which makes the parser say where that is, or takes its text.
 struct Locate<'a> {
     steps: &'a [Step],
     at: At,
+    /// Where the text of the node goes.
+    written: Option<&'a RefCell<Option<String>>>,
 }
 
 impl<'de> DeserializeSeed<'de> for Locate<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.written.is_some() && self.steps.is_empty() {
+            return deserializer.deserialize_str(self);
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl Locate<'_> {
+impl<'a> Locate<'a> {
+    /// The same, with fewer steps to go.
+    fn below(&self, steps: &'a [Step]) -> Self {
+        Self { steps, ..*self }
+    }
+
     fn here<E: serde::de::Error>(&self) -> Result<(), E> {
         if self.steps.is_empty() {
             return Err(E::custom("here"));
@@ -354,7 +380,10 @@ impl<'de> Visitor<'de> for Locate<'_> {
         self.here()
     }
 
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        if let Some(written) = self.written {
+            written.replace(Some(text.to_owned()));
+        }
         self.here()
     }
 
@@ -370,8 +399,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
         for _ in 0..wanted {
             items.next_element::<IgnoredAny>()?;
         }
-        let (steps, at) = (&self.steps[1..], self.at);
-        items.next_element_seed(Locate { steps, at })?;
+        items.next_element_seed(self.below(&self.steps[1..]))?;
         Ok(())
     }
 
@@ -390,8 +418,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
             }
             entries.next_value::<IgnoredAny>()?;
         }
-        let (steps, at) = (rest, self.at);
-        entries.next_value_seed(Locate { steps, at })
+        entries.next_value_seed(self.below(rest))
     }
 }
 
@@ -430,7 +457,9 @@ fn explain(error: &serde_yaml::Error, text: &str) -> SyntaxError {
     if message.contains("more than one document") {
         return SyntaxError {
             line_column: second_document(text).map(|line| (line, 1)),
-            text: "found a second document; allowed: one; remove the line `---`".into(),
+            text:
+                "found a second document; allowed: one; remove it, or the `---` or `...` before it"
+                    .into(),
         };
     }
     let line_column = error
@@ -438,20 +467,51 @@ fn explain(error: &serde_yaml::Error, text: &str) -> SyntaxError {
         .map(|location| (location.line(), location.column()));
     let hint = line_column.and_then(|(line, column)| hint(&message, text, line, column));
     let text = match hint {
+        _ if message.contains("unknown anchor") => unknown_alias(text, line_column),
         Some(hint) => format!("{message}; {hint}"),
         None => message,
     };
     SyntaxError { line_column, text }
 }
 
-/// The line, from 1, of the first `---` behind something.
+fn unknown_alias(text: &str, line_column: Option<(usize, usize)>) -> String {
+    let word = |text: &str| -> String {
+        let is_word = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        text.chars().take_while(is_word).collect()
+    };
+    let (line, column) = line_column.unwrap_or((1, 1));
+    let at = text.lines().nth(line - 1).unwrap_or_default();
+    let alias = word(&at.chars().skip(column).collect::<String>());
+    let anchors: Vec<String> = text.split('&').skip(1).map(word).collect();
+    let anchors: Vec<&str> = anchors.iter().map(String::as_str).collect();
+    let meant = near(&alias, &anchors).map(|meant| format!("did you mean `*{meant}`? "));
+    format!(
+        "found the alias `*{alias}` without an anchor `&{alias}` before it; {}a text that begins \
+         with `*` stands in quotes",
+        meant.unwrap_or_default()
+    )
+}
+
+/// The line, from 1, in which a second document begins: with `---`, or with anything behind `...`.
 fn second_document(text: &str) -> Option<usize> {
-    let is_mark = |line: &str| line.starts_with("---");
-    let is_content =
-        |line: &str| !is_mark(line) && !line.trim().is_empty() && !line.starts_with('#');
-    let first = text.lines().position(is_content)?;
-    let behind = text.lines().skip(first).position(is_mark)?;
-    Some(first + behind + 1)
+    let is_mark = |line: &str, mark| {
+        let rest = line.strip_prefix(mark);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    };
+    let (mut has_begun, mut has_ended) = (false, false);
+    for (number, line) in (1..).zip(text.lines()) {
+        let is_comment = line.trim().is_empty() || line.trim_start().starts_with('#');
+        let is_directive = line.starts_with('%') && (has_ended || !has_begun);
+        if is_mark(line, "...") {
+            has_ended = has_begun;
+        } else if is_mark(line, "---") || !(is_comment || is_directive) {
+            if has_ended || (has_begun && is_mark(line, "---")) {
+                return Some(number);
+            }
+            has_begun = true;
+        }
+    }
+    None
 }
 
 fn hint(message: &str, text: &str, line: usize, column: usize) -> Option<String> {

@@ -252,6 +252,109 @@ fn check_prints_each_rule_as_resolved_and_touches_nothing() {
         .is_refused(&["broken", "nfs", "s3"]);
 }
 
+/// A blank in a path looked like the end of it, a soft hyphen like nothing.
+#[test]
+fn check_and_explain_quote_and_escape_what_they_print() {
+    let sandbox = Sandbox::without_minio();
+    let src = r#"{type: file, path: "in here", match: {regex: '^PO \d'}}"#;
+    let dest = "{type: file, path: out, rename: {regex: 'a b', replace: c}}";
+    let about = r#"description: "Orders\u00ad of\tpartners""#;
+    sandbox.rule(
+        r#""or\u00a0ders""#,
+        &format!("{about}, src: {src}, dest: {dest}"),
+    );
+    let run = sandbox.run_with(&["check"]);
+    run.exits(0);
+    let from = format!(
+        "from         \"{}\"  (this",
+        sandbox.base().join("in here").display()
+    );
+    for text in [
+        "\"or\\u{a0}ders\"  Orders\\u{ad} of\\tpartners\n",
+        &from,
+        r#"match        regex "^PO \\d""#,
+        r#"rename       "a b" to c"#,
+    ] {
+        assert!(run.stdout.contains(text), "{text} in {run:?}");
+    }
+    let run = sandbox.run_with(&["explain", "PO 1\u{200b}"]);
+    run.exits(0);
+    for text in [
+        r#""or\u{a0}ders": takes it"#,
+        r#"the name is "PO 1\u{200b}""#,
+    ] {
+        assert!(run.stdout.contains(text), "{text} in {run:?}");
+    }
+    sandbox
+        .run_with(&["--rule", "orders\u{a0}"])
+        .is_refused(&[r#"--rule "orders\u{a0}""#, r#"did you mean "or\u{a0}ders""#]);
+}
+
+/// On 2027-10-31 at 3 o'clock it is 2 o'clock again in Berlin, and names by local time repeat.
+#[test]
+fn check_notes_local_time_where_an_hour_comes_twice() {
+    let noted = |zone: &str, replace: &str| {
+        let sandbox = Sandbox::without_minio();
+        sandbox.env("TZ", zone);
+        let dest =
+            format!("{{type: file, path: out, rename: {{regex: '$', replace: '{replace}'}}}}");
+        sandbox.rule("r", &format!("src: {{type: file, path: in}}, dest: {dest}"));
+        let run = sandbox.run_with(&["check"]);
+        run.exits(0);
+        let mut lines = run.stdout.lines();
+        let note = lines
+            .find(|line| line.starts_with("note: "))
+            .map(str::to_owned);
+        assert!(lines.all(|line| !line.starts_with("note: ")), "{run:?}");
+        note
+    };
+    let note = noted("Europe/Berlin", ".{date}-{time}").expect("a note");
+    for text in [
+        r#"rule "r""#,
+        "{time}",
+        "Europe/Berlin",
+        "-10-",
+        "one name",
+        "-z}` are UTC",
+    ] {
+        assert!(note.contains(text), "{text}: {note}");
+    }
+    for token in ["{timestamp}", "{timestamp-iso}", "{mtime}"] {
+        assert!(noted("America/New_York", token).is_some(), "{token}");
+    }
+    for token in ["{date}", "{date-iso}", "{timestamp-z}", "{mtime-z}", "x"] {
+        assert_eq!(noted("Europe/Berlin", token), None, "{token}");
+    }
+    for zone in ["UTC", "Asia/Kolkata", ""] {
+        assert_eq!(noted(zone, "{timestamp}"), None, "{zone}");
+    }
+}
+
+#[test]
+fn explain_says_where_only_the_case_differs_and_what_would_take_it() {
+    let sandbox = Sandbox::without_minio();
+    let rule = |pattern: &str, name: &str| {
+        sandbox.forget_rules();
+        let src = format!("{{type: file, path: in, match: {pattern}}}");
+        sandbox.rule("r", &format!("src: {src}, dest: {{type: file, path: out}}"));
+        sandbox.run_with(&["explain", name]).stdout
+    };
+    let hint = r"only upper and lower case differ; the regex `(?i)^.*\.edi$` takes both";
+    let said = rule("{glob: '*.edi'}", "PO.EDI");
+    assert!(said.contains(hint), "{said}");
+    let said = rule(r"{regex: '\.edi$'}", "PO.Edi");
+    assert!(said.contains(r"`(?i)\.edi$` takes both"), "{said}");
+    let said = rule(r"{regex: '(?i)^.*\.edi$'}", "PO.EDI");
+    assert!(
+        said.contains("takes it"),
+        "what is proposed does what is said: {said}"
+    );
+    for name in ["PO.x12", ".PO.EDI", "sub/PO.EDI"] {
+        let said = rule("{glob: '*.edi'}", name);
+        assert!(!said.contains("case"), "{name}: {said}");
+    }
+}
+
 #[test]
 fn check_warns_of_rules_that_meet() {
     let sandbox = Sandbox::without_minio();

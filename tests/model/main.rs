@@ -55,6 +55,8 @@ mod stage;
 mod store;
 #[path = "../../src/summary.rs"]
 mod summary;
+#[path = "../../src/text.rs"]
+mod text;
 #[path = "../../src/transfer.rs"]
 mod transfer;
 
