@@ -14,6 +14,7 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
 
   bots-mover [run]            run all rules once
   bots-mover check            validate the config and print each rule as resolved
+  bots-mover schema           the JSON Schema of the config, for editors and CI
   bots-mover explain NAME     which rule takes a key, path or name, and what it becomes
   bots-mover move SRC DEST    one rule from the command line; SRC and DEST are
   bots-mover copy SRC DEST    s3://bucket/prefix or a path
@@ -65,6 +66,8 @@ pub enum Command {
         /// Rule keys with dashes, without the leading ones, and their values.
         options: Vec<(String, String)>,
     },
+    /// Print the JSON Schema of the config.
+    Schema,
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -99,7 +102,7 @@ const FLAGS: &[&str] = &[
     "--version",
 ];
 
-const COMMANDS: &[&str] = &["run", "check", "explain", "move", "copy"];
+const COMMANDS: &[&str] = &["run", "check", "schema", "explain", "move", "copy"];
 
 /// Reads the arguments that follow the program's name.
 ///
@@ -138,6 +141,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Args, String> {
         return Err(
             "`move` and `copy` are a rule of their own: leave out --config and --rule".into(),
         );
+    }
+    if command == Command::Schema && (config.is_some() || !rules.is_empty()) {
+        return Err("`schema` is the same for every config: leave out --config and --rule".into());
     }
     if dry_run && !one_off && command != Command::Run {
         return Err("--dry-run goes with run, move and copy".into());
@@ -234,11 +240,12 @@ fn command(
     match words.as_slice() {
         [] | ["run"] => Ok(Command::Run),
         ["check"] => Ok(Command::Check { connect }),
+        ["schema"] => Ok(Command::Schema),
         ["explain", name] => Ok(Command::Explain {
             name: (*name).to_owned(),
         }),
         ["explain", ..] => Err("`explain` takes one name: a key, a path, or a bare name".into()),
-        [word @ ("run" | "check"), extra, ..] => {
+        [word @ ("run" | "check" | "schema"), extra, ..] => {
             Err(format!("`{word}` takes no further word, found `{extra}`"))
         }
         [word, ..] => Err(match config::near(word, COMMANDS) {

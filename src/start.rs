@@ -66,6 +66,7 @@ fn begin(outside: Outside<'_>) -> Result<Done, String> {
     let args = cli::parse(outside.arguments)?;
     match args.command {
         Command::Help => return Ok(Done::Said(cli::HELP.into(), EXIT_DONE)),
+        Command::Schema => return Ok(Done::Said(config::json_schema(), EXIT_DONE)),
         Command::Version => {
             let version = concat!("bots-mover ", env!("CARGO_PKG_VERSION"), "\n");
             return Ok(Done::Said(version.into(), EXIT_DONE));

@@ -7,6 +7,7 @@
 //!
 //! Nothing here asks for the time, the environment or a file.
 
+mod json_schema;
 mod meaning;
 mod names;
 mod one_off;
@@ -18,6 +19,7 @@ mod yaml;
 
 use std::path::Path as FilePath;
 
+pub use self::json_schema::json_schema;
 pub use self::one_off::{ONE_OFF_HELP, ONE_OFF_OPTIONS};
 pub use self::problems::Problems;
 pub use self::schema::near;

@@ -36,6 +36,22 @@ fn help_and_version_are_on_standard_output() {
 }
 
 #[test]
+fn schema_prints_the_json_schema_of_the_config_and_needs_nothing() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.env("TZ", "Europe/Atlantis");
+    let run = sandbox.call(&["schema"]);
+    run.exits(0);
+    let schema: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let dialect = "https://json-schema.org/draft/2020-12/schema";
+    assert_eq!(schema["$schema"], dialect);
+    assert_eq!(run.stdout, bots_mover::config::json_schema());
+    sandbox.call(&["schema", "x"]).is_refused(&["schema", "x"]);
+    sandbox
+        .call(&["schema", "--config", "x"])
+        .is_refused(&["--config"]);
+}
+
+#[test]
 fn an_unknown_flag_is_refused_with_the_near_one() {
     let sandbox = Sandbox::without_minio();
     sandbox

@@ -74,6 +74,21 @@ impl Block {
     }
 }
 
+/// Every config that a document shows or that is deployed, and where it stands.
+pub(crate) fn configs() -> Vec<(String, String)> {
+    let is_config = |text: &str| text.starts_with("config:");
+    let shown = blocks("yaml").into_iter();
+    let mut configs: Vec<_> = shown.map(|block| (block.place(), block.text)).collect();
+    for path in ["kube/base/config.yaml", "kube/job/config.yaml"] {
+        configs.push((
+            path.to_owned(),
+            fs::read_to_string(root().join(path)).unwrap(),
+        ));
+    }
+    configs.retain(|(_, text)| text.lines().any(is_config));
+    configs
+}
+
 #[test]
 fn every_config_in_the_documents_is_accepted() {
     let sandbox = Sandbox::without_minio();

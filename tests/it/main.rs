@@ -36,6 +36,7 @@ mod requests;
 mod rules;
 mod s3_store;
 mod safety;
+mod schema;
 mod signals;
 mod sources;
 mod support;
