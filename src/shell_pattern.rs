@@ -117,12 +117,31 @@ impl Piece {
                     Some(members) => ("^", members),
                     None => ("", members),
                 };
-                // A `-` between two members is a range, in both languages.
-                let members = regex_syntax::escape(members).replace("\\-", "-");
-                format!("[{not}{members}]")
+                let members: Vec<char> = members.chars().collect();
+                format!("[{not}{}]", class_members(&members))
             }
-            Self::Literal(c) => regex_syntax::escape(c.encode_utf8(&mut [0; 4])),
+            Self::Literal(c) => escape(*c),
         }
+    }
+}
+
+fn escape(c: char) -> String {
+    regex_syntax::escape(c.encode_utf8(&mut [0; 4]))
+}
+
+/// The members of a class as a regex has them; `a-c` is a range where there is something behind.
+fn class_members(members: &[char]) -> String {
+    match members {
+        [first, '-', last, rest @ ..] => {
+            format!(
+                "{}-{}{}",
+                escape(*first),
+                escape(*last),
+                class_members(rest)
+            )
+        }
+        [single, rest @ ..] => escape(*single) + &class_members(rest),
+        [] => String::new(),
     }
 }
 
@@ -263,7 +282,8 @@ mod tests {
             "a.edi", "a/b.edi", "ab", "]x", "bx", "-x", "a-x", "^x", "[a]", "é.edi", "",
         ];
         let patterns = [
-            "*.edi", "a?", "[]]x", "[!]]x", "[a-c]x", "[!a-c]x", "[a-]x", "[^]x", "[[]a]", "?*[!.]",
+            "*.edi", "a?", "[]]x", "[!]]x", "[a-c]x", "[!a-c]x", "[a-]x", "[^]x", "[[]a]",
+            "?*[!.]", "[--0]x",
         ];
         for text in patterns {
             let regex = regex::Regex::new(&pattern(text).to_regex()).expect(text);
