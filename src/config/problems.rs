@@ -13,8 +13,11 @@ pub struct Problems(Vec<String>);
 
 impl Problems {
     /// Ready-made lines; what cannot be seen in them is escaped.
-    pub fn new(lines: Vec<String>) -> Self {
-        Self(lines.iter().map(|line| escaped(line)).collect())
+    pub fn new(mut lines: Vec<String>) -> Self {
+        for line in &mut lines {
+            *line = escaped(line);
+        }
+        Self(lines)
     }
 
     /// One line for each problem, in the order of the file.
