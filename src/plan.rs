@@ -10,7 +10,6 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -154,19 +153,8 @@ pub struct Selected {
 /// The rule's destination where it lies strictly inside its source, so that what was delivered is
 /// not taken again.
 pub fn dest_inside_source(rule: &Rule) -> bool {
-    match (&rule.source, &rule.dest) {
-        (
-            Place::S3 { bucket, prefix },
-            Place::S3 {
-                bucket: to,
-                prefix: below,
-            },
-        ) => bucket == to && below != prefix && below.starts_with(prefix.as_str()),
-        (Place::File { path, .. }, Place::File { path: below, .. }) => {
-            below != path && below.starts_with(path)
-        }
-        _ => false,
-    }
+    let path = rule.source.path_to(&rule.dest);
+    path.is_some_and(|path| !path.is_empty())
 }
 
 /// The name that an entry takes at the destination.
@@ -210,33 +198,12 @@ pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name
 
 /// Why an item must not land where it would: on itself, or among its rule's own sources.
 fn same_place(rule: &Rule, from: &Name, to: &Name) -> Option<&'static str> {
-    let below = match (&rule.source, &rule.dest) {
-        (
-            Place::S3 { bucket, prefix },
-            Place::S3 {
-                bucket: dest_bucket,
-                prefix: dest_prefix,
-            },
-        ) if bucket == dest_bucket => {
-            let whole = [dest_prefix.as_bytes(), to.as_bytes()].concat();
-            whole.strip_prefix(prefix.as_bytes()).map(<[u8]>::to_vec)
-        }
-        (Place::File { path, .. }, Place::File { path: dest, .. }) => {
-            relative(&join(dest, to), path)
-        }
-        _ => None,
-    }?;
-    if below == from.as_bytes() {
+    let seen = rule.dest.name_from(&rule.source, to)?;
+    if seen == *from {
         return Some("it would land on itself");
     }
-    let taken = rule.recursive || !below.contains(&b'/');
+    let taken = rule.recursive || !seen.as_bytes().contains(&b'/');
     (taken && !dest_inside_source(rule)).then_some("it would land among its rule's own sources")
-}
-
-fn relative(path: &Path, base: &Path) -> Option<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt;
-    let rest = path.strip_prefix(base).ok()?;
-    Some(rest.as_os_str().as_bytes().to_vec())
 }
 
 /// Which item of the run was first to claim a destination.
