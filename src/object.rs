@@ -130,8 +130,17 @@ pub enum Place {
         path: PathBuf,
         /// The part of `path` that must exist already and is never created: `base_file_path`
         /// where `path` lies in it.
-        base: Option<PathBuf>,
+        base: Option<Base>,
     },
+}
+
+/// The `base_file_path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Absolute; no `.`, `..` or doubled `/`.
+    pub path: PathBuf,
+    /// Whether something must be mounted right there.
+    pub must_be_mount: bool,
 }
 
 impl Place {

@@ -12,7 +12,7 @@ use super::problems::{Path, Report};
 use super::schema;
 use super::written::{Found, Table, describe, quoted};
 use super::yaml::Node;
-use crate::object::{Name, Place};
+use crate::object::{Base, Name, Place};
 use crate::pattern::{Flaw, Matcher, Rename};
 use crate::rule::{Config, Example, IfExists, Mode, Rule};
 
@@ -55,7 +55,7 @@ enum Kind {
 #[derive(Default)]
 struct Defaults {
     bucket: Option<String>,
-    base: Option<PathBuf>,
+    base: Option<Base>,
     mode: Option<Mode>,
     retries: Option<u32>,
     wait_seconds: Option<u32>,
@@ -144,6 +144,19 @@ fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
     let base = table
         .text("base_file_path", report)
         .and_then(|found| base_path(&found, report));
+    let require_mount = table.boolean("require_mount", report);
+    if let Some(found) = &require_mount
+        && found.value
+        && !is_meant(table, "base_file_path")
+    {
+        let text = "found true without a base_file_path; allowed: with one, which it is about";
+        report.value(&found.path, text);
+    }
+    let must_be_mount = value(require_mount).unwrap_or(false);
+    let base = base.map(|path| Base {
+        path,
+        must_be_mount,
+    });
     Defaults {
         bucket_is_flawed: bucket.is_none() && is_meant(table, "default_bucket"),
         base_is_flawed: base.is_none() && is_meant(table, "base_file_path"),
@@ -380,7 +393,7 @@ impl Reader<'_> {
         let plain = plain_path(found, report)?;
         let base = self.defaults.base.as_ref();
         if written.is_absolute() {
-            let base = base.filter(|base| plain.starts_with(base)).cloned();
+            let base = base.filter(|base| plain.starts_with(&base.path)).cloned();
             return Some(Place::File { path: plain, base });
         }
         let Some(base) = base else {
@@ -398,7 +411,7 @@ impl Reader<'_> {
         };
         Some(Place::File {
             // Not `join`, which leaves a `/` behind the base when the path is `.`.
-            path: base.iter().chain(&plain).collect(),
+            path: base.path.iter().chain(&plain).collect(),
             base: Some(base.clone()),
         })
     }

@@ -2,8 +2,10 @@
 //! syncs or unlinks files.
 //!
 //! Invariants:
-//! - The `base_file_path` is never created; a file appears under its name whole or not at all, and
-//!   is durable, with every directory on the way, before [`Store::publish`] says so.
+//! - The `base_file_path` is never created, nor, where a place lies in none, the directory that it
+//!   lies in: what belongs on a volume must not go to the disk below it.
+//! - A file appears under its name whole or not at all, and is durable, with every directory on the
+//!   way, before [`Store::publish`] says so.
 //! - Links are followed only in the place's own path, which the operator wrote, never in an item's
 //!   name. Nothing but a regular file is ever read or removed.
 //! - No lock is ever taken, no owner, mode or time of a file changed.
@@ -35,7 +37,7 @@ use self::publish::Visited;
 use self::tree::{At, Stat, again, fault, fault_at};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::object::{Attributes, Base, Entry, Name, Place, Version};
 use crate::stage::{CHUNK_BYTES, Stage, Staged};
 use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
@@ -43,7 +45,7 @@ use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Sto
 pub struct LocalStore {
     place: Place,
     path: PathBuf,
-    base: Option<PathBuf>,
+    base: Option<Base>,
     excluded: Option<PathBuf>,
     context: Arc<Context>,
     visited: Visited,
@@ -59,7 +61,8 @@ impl LocalStore {
         let Place::File { path, base } = place.clone() else {
             panic!("a local store needs a directory, not {place}");
         };
-        let inside = base.as_ref().is_none_or(|base| path.starts_with(base));
+        let inside = base.as_ref();
+        let inside = inside.is_none_or(|base| path.starts_with(&base.path));
         assert!(inside, "{place} does not lie in its base {base:?}");
         Self {
             place,
@@ -82,6 +85,14 @@ impl LocalStore {
         }
     }
 
+    /// Fails with `Missing` where the base is not there as it must be.
+    fn base_is_there(&self) -> Result<()> {
+        match &self.base {
+            Some(base) => tree::open_base(base).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Opens whatever has the name but a link or a socket, for reading.
     fn open(&self, name: &Name) -> Result<Option<File>> {
         let Some(at) = At::find(&self.path, name)? else {
@@ -99,7 +110,7 @@ impl LocalStore {
 
     /// What it means that `name` is not there: it is gone, unless the whole volume is.
     fn gone(&self, action: &str, name: &Name) -> Error {
-        if let Err(missing) = self.exists() {
+        if let Err(missing) = self.base_is_there() {
             return missing;
         }
         let what = format!("{action} {}", self.place.item(name));
@@ -238,17 +249,14 @@ impl Store for LocalStore {
         Order::ByAge
     }
 
-    /// A directory that is not its base may be missing: [`Store::list`] says so, and
-    /// [`Store::publish`] makes it.
+    /// A directory in its base may be missing: [`Store::list`] says so, and [`Store::publish`]
+    /// makes it. Where there is no base, only its last part may be missing.
     fn exists(&self) -> Result<()> {
-        let Some(base) = &self.base else {
-            return Ok(());
-        };
-        match statat(CWD, base, AtFlags::empty()).map(Stat) {
-            Ok(stat) if stat.is_directory() => Ok(()),
-            Ok(_) => Err(tree::missing_base(base, Errno::NOTDIR)),
-            Err(error) => Err(tree::missing_base(base, error)),
+        self.base_is_there()?;
+        if self.base.is_none() && statat(CWD, &self.path, AtFlags::empty()).is_err() {
+            tree::open_parent(&self.path)?;
         }
+        Ok(())
     }
 
     fn list(
@@ -256,10 +264,13 @@ impl Store for LocalStore {
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
+        if self.base.as_ref().is_some_and(|base| base.must_be_mount) {
+            self.base_is_there()?;
+        }
         let excluded = self.excluded.as_deref();
         let listed = listing::list(&self.path, excluded, &self.context.stop, scope, sink)?;
         if listed == Listed::NoDirectory {
-            self.exists()?;
+            self.base_is_there()?;
         }
         Ok(listed)
     }

@@ -11,12 +11,12 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, OFlags, RawDir, accessat, statat, statvfs};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, accessat, openat, statat, statvfs};
 use rustix::io::Errno;
 
 use super::LocalStore;
 use super::publish::{Part, sync_and_close, sync_directory};
-use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below};
+use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, is_mount_point, open_below, real_path};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store as _;
 use crate::store::probe::{Finding, Report, Right, probe_name};
@@ -29,8 +29,13 @@ impl LocalStore {
     /// Tries what these rights need. A directory that is not there is none of a run's troubles,
     /// where it can be made.
     pub fn probe(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
-        if let Err(missing) = self.exists() {
+        if let Err(missing) = self.base_is_there() {
             return report("base", Finding::Bad(missing));
+        }
+        if rights.contains(&Right::Write)
+            && let Err(missing) = self.exists()
+        {
+            return report("directory", Finding::Bad(missing));
         }
         let changes = rights.contains(&Right::Write) || rights.contains(&Right::Remove);
         let stat = match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
@@ -46,6 +51,13 @@ impl LocalStore {
             }
         };
         report("owner", Finding::Good(owner(&stat)))?;
+        report(
+            "mount",
+            match self.mount() {
+                Ok(text) => Finding::Good(text),
+                Err(error) => Finding::Bad(error),
+            },
+        )?;
         if changes && is_sticky(&stat) {
             let note = "its sticky bit is set: files of other users cannot be removed or replaced";
             report("owner", Finding::Note(note.into()))?;
@@ -59,6 +71,26 @@ impl LocalStore {
             report("write", Finding::of(self.try_write(), good))?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Where the filesystem is mounted that the directory is on, for people.
+    fn mount(&self) -> Result<String> {
+        let path = real_path(&self.path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for directory in path.ancestors() {
+            let opened = openat(CWD, directory, flags, Mode::empty());
+            if opened
+                .and_then(|opened| is_mount_point(&opened))
+                .map_err(|error| fault("look for the mount of", directory, error))?
+            {
+                return Ok(if directory == path {
+                    "it is a mount point".into()
+                } else {
+                    format!("it is no mount point; mounted is {}", directory.display())
+                });
+            }
+        }
+        Ok("nothing is mounted here".into())
     }
 
     /// Where a destination is to be made, looks at the directory that it would be made in.
