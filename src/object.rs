@@ -93,6 +93,10 @@ pub enum Version {
         mtime_s: i64,
         /// And nanoseconds behind them.
         mtime_ns: u32,
+        /// When its inode last changed, seconds and nanoseconds. Nobody can set it back, so it
+        /// tells where the same bytes were written again and given the old time. Nothing of ours
+        /// changes it: reading does not, and sources are neither renamed nor linked. `chmod` does.
+        ctime: (i64, u32),
     },
     /// What the server calls a state of an object.
     Object {

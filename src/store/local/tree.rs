@@ -253,15 +253,19 @@ impl Stat {
             size_bytes: self.size_bytes(),
             mtime_s,
             mtime_ns,
+            ctime: (self.0.st_ctime, nanoseconds(self.0.st_ctime_nsec)),
         }
     }
 
     /// Seconds, and nanoseconds behind them.
     fn mtime(&self) -> (i64, u32) {
-        let nanoseconds = u32::try_from(self.0.st_mtime_nsec);
-        let below_a_second = "the system gives less than a second";
-        (self.0.st_mtime, nanoseconds.expect(below_a_second))
+        (self.0.st_mtime, nanoseconds(self.0.st_mtime_nsec))
     }
+}
+
+fn nanoseconds(part: impl TryInto<u32>) -> u32 {
+    let part = part.try_into().ok();
+    part.expect("the system gives less than a second")
 }
 
 /// Does it again, a few times, while a network filesystem says that a handle is stale.
