@@ -6,6 +6,7 @@
 //! items left room below `max_items`. The main thread looks on and tells of progress. Where the
 //! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use crate::plan::{self, Claims, Selected, Selection};
 use crate::report::Report;
 use crate::rule::{Config, IfExists, Instant, Mode, Rule};
 use crate::schedule::{Left, Schedule};
-use crate::store::{Listed, Scope as ListScope, Store};
+use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Scope as ListScope, Store};
 use crate::summary::{Tally, exit_code};
 use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
 use crate::transfer::{self, Attempt, End, Ends, Task};
@@ -160,6 +161,7 @@ struct Rounds {
     /// What the listings so far left alone, and was said.
     said_young: u64,
     said_delivered: u64,
+    said_aside: HashSet<String>,
     more: bool,
     over: bool,
     said: Said,
@@ -350,15 +352,18 @@ impl Run<'_> {
         let wanted = |name: &Name| {
             rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
         };
+        let asides = RefCell::new(Vec::new());
+        let aside = |aside: Aside| asides.borrow_mut().push(aside);
         let scope = ListScope {
             recursive: rule.recursive,
             wanted: &wanted,
+            aside: &aside,
         };
         let mut fault = None;
         let listed = source.list(&scope, &mut |entry| {
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
-            if let Some(note) = transfer::young_note(age_ns, rule) {
-                round.skip(&entry, note);
+            if let Some((level, note)) = transfer::young_note(age_ns, rule) {
+                round.skip(&entry, level, note);
                 return ControlFlow::Continue(());
             }
             if selection.would_take(&entry) {
@@ -379,6 +384,7 @@ impl Run<'_> {
         if let Some(error) = fault {
             return Err(error);
         }
+        round.asides = asides.into_inner();
         round.no_directory = listed == Listed::NoDirectory;
         round.selected = Some(selection.finish(listed));
         Ok(round)
@@ -425,6 +431,9 @@ impl Run<'_> {
             self.report.rule_started(rule, &selected, age);
         }
         self.say_left_alone(lane, &round, first);
+        for aside in &round.asides {
+            self.say_aside(lane, aside);
+        }
         if round.no_directory {
             let reason = "the source directory does not exist: nothing to do";
             let src = rule.source.to_string();
@@ -454,10 +463,9 @@ impl Run<'_> {
             (new_young, new_delivered)
         };
         let named = if first { round.skipped.as_slice() } else { &[] };
-        for (name, note) in named {
+        for (name, level, note) in named {
             let src = lane.rule.source.item(name);
-            self.report
-                .skipped(lane.rule, Level::Info, Some(&src), note);
+            self.report.skipped(lane.rule, *level, Some(&src), note);
         }
         for (count, what) in [
             (new_young - named.len() as u64, "more items are too young"),
@@ -469,6 +477,21 @@ impl Run<'_> {
             }
         }
         lock(&lane.tally).skipped += new_young + new_delivered;
+    }
+
+    /// A directory that cannot be read is a failure that keeps nothing else from moving. A later
+    /// listing of the same run sees it again.
+    fn say_aside(&self, lane: &Lane<'_>, aside: &Aside) {
+        if !lock(&lane.progress).said_aside.insert(aside.path.clone()) {
+            return;
+        }
+        if let Some(error) = &aside.error {
+            lock(&lane.tally).failed += 1;
+            self.report.directory_failed(lane.rule, &aside.path, error);
+        } else {
+            let (src, note) = (Some(aside.path.as_str()), LOST_AND_FOUND_NOTE);
+            self.report.skipped(lane.rule, Level::Info, src, note);
+        }
     }
 
     /// Claims an item's destination.
@@ -695,18 +718,19 @@ impl Run<'_> {
 #[derive(Default)]
 struct Round {
     selected: Option<Selected>,
-    skipped: Vec<(Name, String)>,
+    skipped: Vec<(Name, Level, String)>,
     skipped_more: u64,
     delivered: u64,
+    asides: Vec<Aside>,
     no_directory: bool,
     rule_over: Option<String>,
 }
 
 impl Round {
     /// Notes an entry that is left alone; the first few by name.
-    fn skip(&mut self, entry: &Entry, note: String) {
+    fn skip(&mut self, entry: &Entry, level: Level, note: String) {
         if self.skipped.len() < SKIPS_NAMED_MAX {
-            self.skipped.push((entry.name.clone(), note));
+            self.skipped.push((entry.name.clone(), level, note));
         } else {
             self.skipped_more += 1;
         }

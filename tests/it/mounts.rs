@@ -41,7 +41,7 @@ fn outside_of_the_base_a_missing_parent_fails_the_rule_and_is_not_made() {
     run.exits(1);
     assert!(run.stdout.contains("is the volume mounted?"), "{run:?}");
 
-    let (source, dest) = (sandbox.path("in"), outside.path().join("vol/x12/in"));
+    let (source, dest) = (sandbox.base().join("in"), outside.path().join("vol/x12/in"));
     let words = [Path::new("move"), source.as_path(), dest.as_path()];
     let run = sandbox.call(&words);
     run.exits(1).says("failed", &["is the volume mounted?"]);

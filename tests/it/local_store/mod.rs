@@ -148,6 +148,7 @@ fn list(store: &LocalStore, recursive: bool) -> Result<(Listed, Vec<Entry>)> {
     let scope = Scope {
         recursive,
         wanted: &wanted,
+        aside: &|_| {},
     };
     let listed = store.list(&scope, &mut |entry| {
         found.push(entry);
