@@ -76,9 +76,7 @@ pub fn failing_examples(config: &Config, instant: &Instant) -> Vec<String> {
 ///
 /// Only what the name alone decides: not whether it is a regular file, or old enough.
 pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
-    if matches!(rule.source, Place::File { .. })
-        && let Some(hidden) = name.parts().find(|part| part.starts_with(b"."))
-    {
+    if let Some(hidden) = rule.hidden_part(name) {
         let hidden = String::from_utf8_lossy(hidden);
         return Some(format!("`{hidden}` begins with a dot"));
     }

@@ -6,7 +6,7 @@
 //! items left room below `max_items`. The main thread looks on and tells of progress. Where the
 //! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,6 +161,7 @@ struct Rounds {
     /// What the listings so far left alone, and was said.
     said_young: u64,
     said_delivered: u64,
+    said_hidden: u64,
     said_aside: HashSet<String>,
     more: bool,
     over: bool,
@@ -349,8 +350,13 @@ impl Run<'_> {
         let mut selection = Selection::new(source.order(), max_items);
         let now = self.world.context.now();
         let seen = lock(&lane.seen);
+        let hidden = Cell::new(0);
         let wanted = |name: &Name| {
-            rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
+            let wanted =
+                rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name);
+            let is_hidden = wanted && rule.hidden_part(name).is_some();
+            hidden.set(hidden.get() + u64::from(is_hidden));
+            wanted && !is_hidden
         };
         let asides = RefCell::new(Vec::new());
         let aside = |aside: Aside| asides.borrow_mut().push(aside);
@@ -384,6 +390,7 @@ impl Run<'_> {
         if let Some(error) = fault {
             return Err(error);
         }
+        round.hidden = hidden.get();
         round.asides = asides.into_inner();
         round.no_directory = listed == Listed::NoDirectory;
         round.selected = Some(selection.finish(listed));
@@ -454,13 +461,15 @@ impl Run<'_> {
     /// counts only what came on top.
     fn say_left_alone(&self, lane: &Lane<'_>, round: &Round, first: bool) {
         let young = round.skipped.len() as u64 + round.skipped_more;
-        let (new_young, new_delivered) = {
+        let (new_young, new_delivered, new_hidden) = {
             let mut progress = lock(&lane.progress);
             let new_young = young.saturating_sub(progress.said_young);
             let new_delivered = round.delivered.saturating_sub(progress.said_delivered);
+            let new_hidden = round.hidden.saturating_sub(progress.said_hidden);
+            progress.said_hidden += new_hidden;
             progress.said_young += new_young;
             progress.said_delivered += new_delivered;
-            (new_young, new_delivered)
+            (new_young, new_delivered, new_hidden)
         };
         let named = if first { round.skipped.as_slice() } else { &[] };
         for (name, level, note) in named {
@@ -470,13 +479,17 @@ impl Run<'_> {
         for (count, what) in [
             (new_young - named.len() as u64, "more items are too young"),
             (new_delivered, "items are at the destination already"),
+            (
+                new_hidden,
+                "keys have a part that begins with a dot: Bots would not see them",
+            ),
         ] {
             if count > 0 {
                 let reason = format!("{count} {what}");
                 self.report.skipped(lane.rule, Level::Info, None, &reason);
             }
         }
-        lock(&lane.tally).skipped += new_young + new_delivered;
+        lock(&lane.tally).skipped += new_young + new_delivered + new_hidden;
     }
 
     /// A directory that cannot be read is a failure that keeps nothing else from moving. A later
@@ -721,6 +734,8 @@ struct Round {
     skipped: Vec<(Name, Level, String)>,
     skipped_more: u64,
     delivered: u64,
+    /// Keys that would be hidden in the directory they are bound for.
+    hidden: u64,
     asides: Vec<Aside>,
     no_directory: bool,
     rule_over: Option<String>,

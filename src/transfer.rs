@@ -126,6 +126,15 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
             Err(error) => return Ok(End::Failed(error)),
         };
         task.dest = Ok(wanted.clone());
+        if ends.rule.if_exists != IfExists::KeepBoth
+            && let Some(first) = case_twin(ends, &wanted)?
+        {
+            let what = format!("bring to {}", ends.dest.place().item(&wanted));
+            return Err(Error::new(Kind::Invalid, what).because(format!(
+                "{first} already goes there in this run: the destination does not tell upper from \
+                 lower case"
+            )));
+        }
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
@@ -189,6 +198,15 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         return Err(Error::new(Kind::Invalid, what).because("it is the source itself"));
     }
     Ok(skip.then(|| End::Skipped("the destination exists".into())))
+}
+
+/// Who brings another name that is the same one to a destination that does not tell upper from
+/// lower case.
+fn case_twin(ends: &Ends<'_>, name: &Name) -> Result<Option<String>> {
+    let Some(first) = ends.claims.twin(&ends.rule.dest, name) else {
+        return Ok(None);
+    };
+    Ok(ends.dest.folds_case(name)?.then_some(first))
 }
 
 fn is_file(place: &Place) -> bool {
@@ -367,6 +385,9 @@ fn publish_numbered(
             .claim(&ends.rule.dest, &name, (place, from))
             .is_err_and(|first| first != source)
         {
+            continue;
+        }
+        if case_twin(ends, &name)?.is_some() {
             continue;
         }
         if let there @ Delivery::There(_) = publish_new(ends, &name, fetched)? {

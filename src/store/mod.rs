@@ -147,6 +147,11 @@ pub trait Store: Send + Sync {
     /// `Invalid` where something has the name that no item can be beside.
     fn look(&self, name: &Name) -> Result<Option<Version>>;
 
+    /// Whether names that differ only by upper and lower case are one where this item would go.
+    fn folds_case(&self, _name: &Name) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Copies the whole item into `stage` and verifies it there.
     ///
     /// Fails with `Gone` where it is not there, with `Changed` where it changed meanwhile, with

@@ -485,3 +485,41 @@ fn a_file_from_the_future_waits_with_a_warning_that_names_the_clock_or_moves() {
         }
     }
 }
+
+/// They arrived hidden, where Bots never looks.
+#[test]
+fn keys_that_a_directory_would_hide_are_left_alone_and_counted_in_one_note() {
+    let sandbox = Sandbox::new();
+    for key in ["in/._po.edi", "in/.DS_Store", "in/.d/a.edi", "in/po.edi"] {
+        sandbox.bucket().put(key, "1");
+    }
+    let examples = "examples: [{name: ._po.edi, ignored: true}, {name: po.edi, becomes: po.edi}]";
+    sandbox.rule("r", &format!("{}, {examples}", ends(S3_TO_FILE)));
+    let explained = sandbox.run_with(&["explain", "._po.edi"]);
+    explained.exits(1);
+    assert!(
+        explained.stdout.contains("begins with a dot"),
+        "{explained:?}"
+    );
+    let run = sandbox.run();
+    run.succeeds()
+        .logs("rule_done", &[("moved", "1"), ("skipped", "3")]);
+    let notes = run.of("skipped");
+    assert_eq!(notes.len(), 1, "{run:?}");
+    assert!(
+        notes[0].get("reason").starts_with("3 keys have a part"),
+        "{run:?}"
+    );
+    assert_eq!(sandbox.bucket().keys().len(), 3);
+
+    sandbox.forget_rules();
+    sandbox.rule("r", &ends((End::S3, End::S3)));
+    sandbox.run().succeeds();
+    assert!(
+        sandbox
+            .bucket()
+            .keys()
+            .iter()
+            .all(|key| key.starts_with("out/"))
+    );
+}

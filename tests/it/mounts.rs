@@ -1,6 +1,8 @@
-//! A volume that is not mounted is found out before anything goes to the disk below it.
+//! A volume that is not mounted is found out before anything goes to the disk below it, and one that
+//! does not tell upper from lower case before two items become one file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::support::volume::{Disk, Volume};
 use crate::support::{End, Sandbox, ends, tree};
@@ -114,4 +116,53 @@ fn without_a_base_there_is_nothing_that_could_be_mounted() {
     let run = sandbox.run();
     run.exits(2);
     assert!(run.stderr.contains("without a base_file_path"), "{run:?}");
+}
+
+/// A rule from a directory that tells case to a volume that does not.
+fn to_folding(disk: Disk, keys: &str) -> (Sandbox, Volume) {
+    let volume = Volume::new(disk);
+    let sandbox = Sandbox::without_minio();
+    sandbox.write_aged("in/d/po.edi", "lower", Duration::from_secs(60));
+    sandbox.write("in/d/PO.edi", "upper");
+    let src = "{type: file, path: in, recursive: true}";
+    let dest = End::File.at(&volume.path().join("out").display().to_string());
+    let rule = format!("src: {src}, dest: {dest}, concurrency: 1{keys}");
+    sandbox.rule("r", &rule);
+    sandbox.default("exit_on_first_failure: false");
+    (sandbox, volume)
+}
+
+/// Both sources went, and one file was there.
+#[test]
+fn two_names_that_a_destination_takes_for_one_do_not_become_one_file() {
+    for policy in ["overwrite", "fail", "skip", "skip, mode: copy"] {
+        let keys = format!(", if_exists: {policy}");
+        let (sandbox, volume) = to_folding(Disk::folding_case(), &keys);
+        let run = sandbox.run();
+        run.exits(1).says(
+            "failed",
+            &["in/d/po.edi already goes there", "upper from lower case"],
+        );
+        assert_eq!(run.of("failed").len(), 1, "{policy}: {run:?}");
+        let expected = tree(&[("d/po.edi", "lower")]);
+        assert_eq!(volume.disk().tree("out"), expected, "{policy}: {run:?}");
+        assert!(sandbox.files("in").names().contains(&"d/PO.edi"));
+    }
+}
+
+#[test]
+fn where_both_are_kept_the_second_takes_the_next_free_name() {
+    let (sandbox, volume) = to_folding(Disk::folding_case(), ", if_exists: keep_both");
+    sandbox.run().succeeds();
+    let expected = tree(&[("d/po.edi", "lower"), ("d/PO-1.edi", "upper")]);
+    assert_eq!(volume.disk().tree("out"), expected);
+    assert!(sandbox.files("in").is_empty());
+}
+
+#[test]
+fn where_case_is_told_both_names_arrive() {
+    let (sandbox, volume) = to_folding(Disk::new(), ", if_exists: fail");
+    sandbox.run().succeeds();
+    let expected = tree(&[("d/po.edi", "lower"), ("d/PO.edi", "upper")]);
+    assert_eq!(volume.disk().tree("out"), expected);
 }

@@ -20,12 +20,13 @@ mod probe;
 mod publish;
 mod tree;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
@@ -49,6 +50,8 @@ pub struct LocalStore {
     excluded: Option<PathBuf>,
     context: Arc<Context>,
     visited: Visited,
+    /// Directories that were asked whether they tell upper from lower case; true: they do not.
+    folding: Mutex<HashMap<PathBuf, bool>>,
 }
 
 impl LocalStore {
@@ -71,6 +74,7 @@ impl LocalStore {
             excluded,
             context,
             visited: Visited::default(),
+            folding: Mutex::default(),
         }
     }
 
@@ -317,6 +321,19 @@ impl Store for LocalStore {
                 Err(error) => Err(fail(error)),
             }
         })
+    }
+
+    /// Found out once in each directory, by a hidden file that is looked for in upper case.
+    fn folds_case(&self, name: &Name) -> Result<bool> {
+        let (dirs, _) = name.split();
+        let path = tree::shown(&self.path, dirs);
+        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = folding.get(&path) {
+            return Ok(*known);
+        }
+        let folds = self.directory_folds_case(dirs)?;
+        folding.insert(path, folds);
+        Ok(folds)
     }
 
     /// Takes the file as it is now, which need not be as it was listed: compare the versions where

@@ -171,6 +171,20 @@ impl LocalStore {
         Ok(())
     }
 
+    /// See [`Store::folds_case`](crate::store::Store::folds_case).
+    pub(super) fn directory_folds_case(&self, dirs: &[u8]) -> Result<bool> {
+        let directory = self.open_destination(dirs)?;
+        let ask = || {
+            let (part, _) = Part::create(&directory)?;
+            let folds = part.folds_case();
+            part.remove().and(folds)
+        };
+        ask().map_err(|error| {
+            let action = "try out whether upper and lower case differ in";
+            fault(action, &shown(&self.path, dirs), error)
+        })
+    }
+
     /// Makes a file that is there already, and its name, as durable as a published one.
     pub(super) fn make_durable(&self, file: &File, name: &Name) -> Result<()> {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
@@ -395,6 +409,17 @@ impl<'a> Part<'a> {
         )?;
         self.name = name;
         Ok(())
+    }
+
+    /// Whether it is found under its name in upper case, too.
+    fn folds_case(&self) -> rustix::io::Result<bool> {
+        let upper = self.name.to_ascii_uppercase();
+        match statat(self.directory, upper, AtFlags::SYMLINK_NOFOLLOW) {
+            // The name is random: who has it can only be the part.
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Unlinks it, and says when that is refused.
