@@ -128,6 +128,17 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
     if !rule.min_age.is_zero() {
         rows.push(("min_age", format!("{} s", rule.min_age.as_secs())));
     }
+    for place in [&rule.source, &rule.dest] {
+        if let Place::File {
+            base: Some(base), ..
+        } = place
+            && base.must_be_mount
+        {
+            let text = format!("{} must be a mount point", base.path.display());
+            rows.push(("mount", text));
+            break;
+        }
+    }
     if let Some(lock) = &rule.lock_file {
         rows.push(("lock_file", shown(lock)));
     }

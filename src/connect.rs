@@ -35,6 +35,8 @@ pub fn connect(config: &Config, stores: &RealStores, say: &mut dyn FnMut(&str)) 
 struct Needed<'a> {
     place: &'a Place,
     rights: BTreeSet<Right>,
+    /// Directories below are read, too.
+    recursive: bool,
     rules: Vec<&'a str>,
 }
 
@@ -42,20 +44,22 @@ struct Needed<'a> {
 fn needed(config: &Config) -> Vec<Needed<'_>> {
     let mut all: Vec<Needed<'_>> = Vec::new();
     for rule in &config.rules {
-        for (place, rights) in [
-            (&rule.source, source_rights(rule)),
-            (&rule.dest, dest_rights(rule)),
+        for (place, rights, recursive) in [
+            (&rule.source, source_rights(rule), rule.recursive),
+            (&rule.dest, dest_rights(rule), false),
         ] {
             let known = all.iter().position(|needed| needed.place == place);
             let at = known.unwrap_or_else(|| {
                 all.push(Needed {
                     place,
                     rights: BTreeSet::new(),
+                    recursive: false,
                     rules: Vec::new(),
                 });
                 all.len() - 1
             });
             all[at].rights.extend(rights);
+            all[at].recursive |= recursive;
             if all[at].rules.last() != Some(&rule.name.as_str()) {
                 all[at].rules.push(&rule.name);
             }
@@ -101,7 +105,7 @@ impl Teller<'_> {
                 continue;
             }
             let mut report = |what: &'static str, finding| self.tell(what, finding);
-            stores.probe(needed.place, &needed.rights, &mut report)?;
+            stores.probe(needed.place, &needed.rights, needed.recursive, &mut report)?;
         }
         self.try_staging()
     }

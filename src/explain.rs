@@ -2,7 +2,7 @@
 //! other rule why not. The first question of every support thread.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::object::{Entry, Name, Place, Version};
 use crate::pattern::Matcher;
@@ -120,31 +120,32 @@ impl Story {
 /// taken as it stands.
 fn below(rule: &Rule, asked: &str) -> Result<Name, String> {
     let named = |text: &str| Name::new(text.as_bytes()).ok_or_else(|| "no item's name".to_owned());
-    if let Some(object) = asked.strip_prefix("s3://") {
-        let Place::S3 { bucket, prefix } = &rule.source else {
-            return Err(format!("{} is a directory, not a bucket", rule.source));
+    let source = &rule.source;
+    let (root, name) = if let Some(object) = asked.strip_prefix("s3://") {
+        let Place::S3 { bucket, .. } = source else {
+            return Err(format!("{source} is a directory, not a bucket"));
         };
         let (in_bucket, key) = object.split_once('/').unwrap_or((object, ""));
         if in_bucket != bucket {
-            return Err(format!("{} is another bucket", rule.source));
+            return Err(format!("{source} is another bucket"));
         }
-        return match key.strip_prefix(prefix.as_str()) {
-            Some(name) if name.ends_with('/') => {
-                Err("a key that ends in `/` is never taken".into())
-            }
-            Some(name) => named(name),
-            None => Err(format!("not below {}", rule.source)),
+        if key.ends_with('/') {
+            return Err("a key that ends in `/` is never taken".into());
+        }
+        let (bucket, prefix) = (bucket.clone(), String::new());
+        (Place::S3 { bucket, prefix }, named(key)?)
+    } else if asked.starts_with('/') {
+        let Place::File { .. } = source else {
+            return Err(format!("{source} is a bucket, not a directory"));
         };
-    }
-    if asked.starts_with('/') {
-        let Place::File { path, .. } = &rule.source else {
-            return Err(format!("{} is a bucket, not a directory", rule.source));
-        };
-        let below = Path::new(asked)
-            .strip_prefix(path)
-            .ok()
-            .and_then(Path::to_str);
-        return below.map_or_else(|| Err(format!("not below {}", rule.source)), named);
-    }
-    named(asked)
+        let (path, base) = (PathBuf::from("/"), None);
+        // Without `.` and doubled `/`.
+        let plain: PathBuf = Path::new(asked).components().skip(1).collect();
+        let plain = plain.to_str().unwrap_or_default();
+        (Place::File { path, base }, named(plain)?)
+    } else {
+        return named(asked);
+    };
+    let name = root.name_from(source, &name);
+    name.ok_or_else(|| format!("not below {source}"))
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,6 +93,10 @@ pub enum Version {
         mtime_s: i64,
         /// And nanoseconds behind them.
         mtime_ns: u32,
+        /// When its inode last changed, seconds and nanoseconds. Nobody can set it back, so it
+        /// tells where the same bytes were written again and given the old time. Nothing of ours
+        /// changes it: reading does not, and sources are neither renamed nor linked. `chmod` does.
+        ctime: (i64, u32),
     },
     /// What the server calls a state of an object.
     Object {
@@ -129,8 +134,17 @@ pub enum Place {
         path: PathBuf,
         /// The part of `path` that must exist already and is never created: `base_file_path`
         /// where `path` lies in it.
-        base: Option<PathBuf>,
+        base: Option<Base>,
     },
+}
+
+/// The `base_file_path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Absolute; no `.`, `..` or doubled `/`.
+    pub path: PathBuf,
+    /// Whether something must be mounted right there.
+    pub must_be_mount: bool,
 }
 
 impl Place {
@@ -140,6 +154,43 @@ impl Place {
             Self::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}{}", name.lossy()),
             Self::File { path, .. } => join(path, name).to_string_lossy().into_owned(),
         }
+    }
+
+    /// What stands before the names of `inner`'s items when they are named from here: the parts of
+    /// the path from here to there, each with a `/` behind it; empty where both are one place.
+    /// `None` where `inner` does not lie in here.
+    ///
+    /// This is the one answer to whether a place lies inside another. It compares what is written:
+    /// links are resolved before, where they matter.
+    pub fn path_to(&self, inner: &Self) -> Option<Vec<u8>> {
+        match (self, inner) {
+            (
+                Self::S3 { bucket, prefix },
+                Self::S3 {
+                    bucket: inner_bucket,
+                    prefix: inner_prefix,
+                },
+            ) if bucket == inner_bucket => inner_prefix
+                .strip_prefix(prefix.as_str())
+                .map(|rest| rest.as_bytes().to_vec()),
+            (Self::File { path, .. }, Self::File { path: inner, .. }) => {
+                let rest = inner.strip_prefix(path).ok()?;
+                let mut rest = rest.as_os_str().as_bytes().to_vec();
+                if !rest.is_empty() {
+                    rest.push(b'/');
+                }
+                Some(rest)
+            }
+            _ => None,
+        }
+    }
+
+    /// The name that an item of this place has for `other`, where it lies in there.
+    pub fn name_from(&self, other: &Self, name: &Name) -> Option<Name> {
+        if let Some(directories) = other.path_to(self) {
+            return Name::new([&directories, name.as_bytes()].concat());
+        }
+        Name::new(name.as_bytes().strip_prefix(&*self.path_to(other)?)?)
     }
 }
 
@@ -154,7 +205,6 @@ impl fmt::Display for Place {
 
 /// The path of an item in a directory.
 pub fn join(directory: &Path, name: &Name) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
     directory.join(std::ffi::OsStr::from_bytes(name.as_bytes()))
 }
 
@@ -164,4 +214,76 @@ pub struct Attributes {
     /// Header names in lower case and their values: `content-type`, `content-encoding`,
     /// `content-language`, `content-disposition`, `cache-control`, `expires`, `x-amz-meta-*`.
     pub headers: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/a` is a directory, everything else a bucket and a prefix.
+    fn place(text: &str) -> Place {
+        match text.split_once(':') {
+            Some((bucket, prefix)) => Place::S3 {
+                bucket: bucket.into(),
+                prefix: prefix.into(),
+            },
+            None => Place::File {
+                path: text.into(),
+                base: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_place_lies_in_another_only_by_whole_parts() {
+        for (outer, inner, expected) in [
+            ("edi:", "edi:", Some("")),
+            ("edi:", "edi:in/", Some("in/")),
+            ("edi:in/", "edi:in/", Some("")),
+            ("edi:in/", "edi:in/850/a/", Some("850/a/")),
+            ("edi:in/", "edi:in2/", None),
+            ("edi:in/850/", "edi:in/8501/", None),
+            ("edi:in/850/", "edi:in/", None),
+            ("edi:in/", "other:in/", None),
+            ("edi:", "other:", None),
+            ("/", "/", Some("")),
+            ("/", "/in", Some("in/")),
+            ("/in", "/in", Some("")),
+            ("/in", "/in/850/a", Some("850/a/")),
+            ("/in", "/in2", None),
+            ("/in/850", "/in/8501", None),
+            ("/in/850", "/in", None),
+            ("/in", "edi:in/", None),
+            ("edi:", "/", None),
+        ] {
+            let path = place(outer).path_to(&place(inner));
+            let expected = expected.map(|text| text.as_bytes().to_vec());
+            assert_eq!(path, expected, "from {outer} to {inner}");
+        }
+    }
+
+    #[test]
+    fn an_item_has_a_name_for_each_place_that_it_lies_in() {
+        for (at, name, from, expected) in [
+            ("edi:in/", "a", "edi:in/", Some("a")),
+            ("edi:in/850/", "a", "edi:in/", Some("850/a")),
+            ("edi:in/850/", "a", "edi:", Some("in/850/a")),
+            ("edi:", "in/850/a", "edi:in/", Some("850/a")),
+            ("edi:", "in/850", "edi:in/850/", None),
+            ("edi:", "in2/a", "edi:in/", None),
+            ("edi:", "in/a", "other:in/", None),
+            ("/in", "a", "/in", Some("a")),
+            ("/in/850", "a", "/in", Some("850/a")),
+            ("/", "in/850/a", "/in", Some("850/a")),
+            ("/", "in", "/in", None),
+            ("/", "in2/a", "/in", None),
+            ("/out", "a", "/in", None),
+            ("/in", "a", "edi:in/", None),
+        ] {
+            let name = Name::new(name.as_bytes()).unwrap();
+            let seen = place(at).name_from(&place(from), &name);
+            let expected = expected.and_then(|text| Name::new(text.as_bytes()));
+            assert_eq!(seen, expected, "{name:?} in {at}, from {from}");
+        }
+    }
 }

@@ -47,17 +47,19 @@ impl Stores for RealStores {
 }
 
 impl RealStores {
-    /// Tries what these rights need at a place; see [`Right`].
+    /// Tries what these rights need at a place; see [`Right`]. `recursive`: also reads the
+    /// directories below.
     pub fn probe(
         &self,
         place: &Place,
         rights: &BTreeSet<Right>,
+        recursive: bool,
         report: &mut Report<'_>,
     ) -> ControlFlow<()> {
         match place {
             Place::File { .. } => {
                 let context = Arc::clone(&self.context);
-                LocalStore::new(place.clone(), None, context).probe(rights, report)
+                LocalStore::new(place.clone(), None, context).probe(rights, recursive, report)
             }
             Place::S3 { bucket, prefix } => match self.bucket(bucket, prefix, None) {
                 Ok(store) => store.probe(rights, report),

@@ -10,7 +10,6 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -154,19 +153,8 @@ pub struct Selected {
 /// The rule's destination where it lies strictly inside its source, so that what was delivered is
 /// not taken again.
 pub fn dest_inside_source(rule: &Rule) -> bool {
-    match (&rule.source, &rule.dest) {
-        (
-            Place::S3 { bucket, prefix },
-            Place::S3 {
-                bucket: to,
-                prefix: below,
-            },
-        ) => bucket == to && below != prefix && below.starts_with(prefix.as_str()),
-        (Place::File { path, .. }, Place::File { path: below, .. }) => {
-            below != path && below.starts_with(path)
-        }
-        _ => false,
-    }
+    let path = rule.source.path_to(&rule.dest);
+    path.is_some_and(|path| !path.is_empty())
 }
 
 /// The name that an entry takes at the destination.
@@ -210,33 +198,12 @@ pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name
 
 /// Why an item must not land where it would: on itself, or among its rule's own sources.
 fn same_place(rule: &Rule, from: &Name, to: &Name) -> Option<&'static str> {
-    let below = match (&rule.source, &rule.dest) {
-        (
-            Place::S3 { bucket, prefix },
-            Place::S3 {
-                bucket: dest_bucket,
-                prefix: dest_prefix,
-            },
-        ) if bucket == dest_bucket => {
-            let whole = [dest_prefix.as_bytes(), to.as_bytes()].concat();
-            whole.strip_prefix(prefix.as_bytes()).map(<[u8]>::to_vec)
-        }
-        (Place::File { path, .. }, Place::File { path: dest, .. }) => {
-            relative(&join(dest, to), path)
-        }
-        _ => None,
-    }?;
-    if below == from.as_bytes() {
+    let seen = rule.dest.name_from(&rule.source, to)?;
+    if seen == *from {
         return Some("it would land on itself");
     }
-    let taken = rule.recursive || !below.contains(&b'/');
+    let taken = rule.recursive || !seen.as_bytes().contains(&b'/');
     (taken && !dest_inside_source(rule)).then_some("it would land among its rule's own sources")
-}
-
-fn relative(path: &Path, base: &Path) -> Option<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt;
-    let rest = path.strip_prefix(base).ok()?;
-    Some(rest.as_os_str().as_bytes().to_vec())
 }
 
 /// Which item of the run was first to claim a destination.
@@ -254,6 +221,9 @@ struct Taken {
     sources: Vec<Place>,
     /// The destination, and where whoever was first comes from.
     first: HashMap<u128, (u32, Name)>,
+    /// For files: the first destination among those that differ only by upper and lower case. A
+    /// number with both halves of a key of `first`, under half a number for the name in lower case.
+    folded: HashMap<u64, [u64; 2]>,
 }
 
 impl Claims {
@@ -265,17 +235,14 @@ impl Claims {
         name: &Name,
         (source, from): (&Place, &Name),
     ) -> Result<(), String> {
-        let spot = match dest {
-            Place::S3 { bucket, prefix } => {
-                (Some(bucket), [prefix.as_bytes(), name.as_bytes()].concat())
-            }
-            Place::File { path, .. } => (None, join(path, name).into_os_string().into_vec()),
-        };
-        let [high, low] = &self.hashers;
-        let spot = u128::from(high.hash_one(&spot)) << 64 | u128::from(low.hash_one(&spot));
+        let (spot, folded_spot) = self.spots(dest, name);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Taken { sources, first } = &mut *taken;
-        match first.entry(spot) {
+        let Taken {
+            sources,
+            first,
+            folded,
+        } = &mut *taken;
+        match first.entry(key(spot)) {
             Slot::Occupied(first) => {
                 let (source, from) = first.get();
                 Err(sources[*source as usize].item(from))
@@ -288,9 +255,56 @@ impl Claims {
                 });
                 let source = u32::try_from(source).expect("a run has fewer rules");
                 slot.insert((source, from.clone()));
+                if let Some(folded_spot) = folded_spot {
+                    folded.entry(folded_spot).or_insert(spot);
+                }
                 Ok(())
             }
         }
+    }
+
+    /// The source of whoever was first to claim a name that differs from this one only by upper
+    /// and lower case; files only. Both are one file where the destination does not tell them
+    /// apart, which only a look at it shows.
+    pub fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
+        let (spot, folded_spot) = self.spots(dest, name);
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = taken.folded.get(&folded_spot?).filter(|at| **at != spot)?;
+        let (source, from) = taken.first.get(&key(*first))?;
+        Some(taken.sources[*source as usize].item(from))
+    }
+
+    /// What stands for a destination, and, for a file, for it in lower case.
+    fn spots(&self, dest: &Place, name: &Name) -> ([u64; 2], Option<u64>) {
+        let (bucket, whole) = match dest {
+            Place::S3 { bucket, prefix } => {
+                (Some(bucket), [prefix.as_bytes(), name.as_bytes()].concat())
+            }
+            Place::File { path, .. } => (None, join(path, name).into_os_string().into_vec()),
+        };
+        let folded = bucket
+            .is_none()
+            .then(|| self.hashers[0].hash_one(lower_case(&whole)));
+        let spot = (bucket, whole);
+        (
+            self.hashers.each_ref().map(|hasher| hasher.hash_one(&spot)),
+            folded,
+        )
+    }
+}
+
+fn key([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// Letter by letter, as Unicode maps them. Filesystems differ in rare letters.
+fn lower_case(name: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(name) {
+        Ok(text) => {
+            let lower: String = text.chars().flat_map(char::to_lowercase).collect();
+            lower.into_bytes()
+        }
+        Err(_) => name.to_ascii_lowercase(),
     }
 }
 
@@ -540,6 +554,30 @@ mod tests {
         assert_eq!(first, Err("/in/2/x".to_owned()));
         let first = claims.claim(&dir("/a"), &y, (&in_2, &y));
         assert_eq!(first, Err("/in/1/y".to_owned()));
+    }
+
+    #[test]
+    fn names_that_differ_only_by_case_are_twins_of_whoever_was_first() {
+        let claims = Claims::default();
+        let (from, to) = (dir("/in"), dir("/out"));
+        let bucket = s3("x", "");
+        for text in ["d/po", "d/PO", "d/Po", "Ä.edi", "ä.edi"] {
+            let name = name(text);
+            assert_eq!(claims.claim(&to, &name, (&from, &name)), Ok(()));
+            assert_eq!(claims.claim(&bucket, &name, (&from, &name)), Ok(()));
+        }
+        for (dest, text, first) in [
+            (&to, "d/po", None),
+            (&to, "d/PO", Some("/in/d/po")),
+            (&to, "D/PO", Some("/in/d/po")),
+            (&dir("/OUT/D"), "po", Some("/in/d/po")),
+            (&to, "ä.edi", Some("/in/Ä.edi")),
+            (&to, "d/po-1", None),
+            (&bucket, "d/PO", None),
+        ] {
+            let twin = claims.twin(dest, &name(text));
+            assert_eq!(twin.as_deref(), first, "{text}");
+        }
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! where a name can be shown or the rule alone proves it: a warning in every run that means nothing
 //! teaches people not to read warnings.
 
-use std::os::unix::ffi::OsStrExt;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use regex_syntax::hir::{Class, Hir, HirKind};
@@ -22,7 +20,7 @@ const MAX_PAIRS: usize = 100;
 pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
     let errors = rules
         .iter()
-        .filter(|rule| below(&rule.source, &rule.dest).as_deref() == Some(b""));
+        .filter(|rule| rule.source.path_to(&rule.dest).as_deref() == Some(b""));
     errors
         .map(|rule| {
             let place = &rule.dest;
@@ -93,16 +91,14 @@ fn any_case(rule: &Rule, name: &Name) -> Option<String> {
 }
 
 fn place_refuses(rule: &Rule, name: &Name) -> Option<String> {
-    if matches!(rule.source, Place::File { .. })
-        && let Some(hidden) = name.parts().find(|part| part.starts_with(b"."))
-    {
+    if let Some(hidden) = rule.hidden_part(name) {
         let hidden = String::from_utf8_lossy(hidden);
         return Some(format!("`{hidden}` begins with a dot"));
     }
     if !rule.recursive && name.as_bytes().contains(&b'/') {
         return Some("it is in a directory below, and the rule is not recursive".into());
     }
-    if let Some(inside) = below(&rule.source, &rule.dest)
+    if let Some(inside) = rule.source.path_to(&rule.dest)
         && !inside.is_empty()
         && name.as_bytes().starts_with(&inside)
     {
@@ -194,13 +190,13 @@ fn same_source(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
     if a.mode == Mode::Copy && b.mode == Mode::Copy {
         return None;
     }
-    let (outer, inner, inside) = match (below(&a.source, &b.source), below(&b.source, &a.source)) {
-        (Some(inside), _) => (a, b, inside),
-        (None, Some(inside)) => (b, a, inside),
-        (None, None) => return None,
+    let (outer, inner) = if a.source.path_to(&b.source).is_some() {
+        (a, b)
+    } else {
+        (b, a)
     };
     let both = names.iter().find_map(|name| {
-        let seen_from_outer = prefixed(&inside, name.as_bytes())?;
+        let seen_from_outer = inner.source.name_from(&outer.source, name)?;
         (takes(inner, name) && takes(outer, &seen_from_outer)).then(|| inner.source.item(name))
     })?;
     let (a, b) = (&a.name, &b.name);
@@ -212,17 +208,13 @@ fn same_source(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
 
 fn feeds(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
     // Where `b` takes from below what `a` brings to, only names with these directories get there.
-    let directories = below(&a.dest, &b.source).unwrap_or_default();
+    let directories = a.dest.path_to(&b.source).unwrap_or_default();
     let deeper = names
         .iter()
         .filter_map(|name| prefixed(&directories, name.as_bytes()));
     let passed_on = names.iter().cloned().chain(deeper).find_map(|name| {
         let brought = sample_dest(a, &name)?;
-        let seen_from_b = match (below(&b.source, &a.dest), below(&a.dest, &b.source)) {
-            (Some(inside), _) => prefixed(&inside, brought.as_bytes()),
-            (None, Some(inside)) => Name::new(brought.as_bytes().strip_prefix(&*inside)?),
-            (None, None) => None,
-        }?;
+        let seen_from_b = a.dest.name_from(&b.source, &brought)?;
         (takes(a, &name) && takes(b, &seen_from_b)).then(|| a.dest.item(&brought))
     })?;
     let (a, b) = (&a.name, &b.name);
@@ -240,34 +232,8 @@ fn sample_dest(rule: &Rule, name: &Name) -> Option<Name> {
     Name::new(dest_name(rule.rename.as_ref(), name, &instant, at))
 }
 
-/// The path from a place to one inside it, with a closing `/`; empty where both are the same.
-fn below(outer: &Place, inner: &Place) -> Option<Vec<u8>> {
-    match (outer, inner) {
-        (
-            Place::S3 { bucket, prefix },
-            Place::S3 {
-                bucket: inner_bucket,
-                prefix: inner_prefix,
-            },
-        ) if bucket == inner_bucket => inner_prefix.strip_prefix(prefix).map(Into::into),
-        (Place::File { path, .. }, Place::File { path: inner, .. }) => {
-            let mut rest = inner
-                .strip_prefix(path)
-                .ok()?
-                .as_os_str()
-                .as_bytes()
-                .to_vec();
-            if !rest.is_empty() {
-                rest.push(b'/');
-            }
-            Some(rest)
-        }
-        _ => None,
-    }
-}
-
 fn touch(a: &Place, b: &Place) -> bool {
-    below(a, b).is_some() || below(b, a).is_some()
+    a.path_to(b).is_some() || b.path_to(a).is_some()
 }
 
 fn prefixed(directories: &[u8], name: &[u8]) -> Option<Name> {

@@ -80,6 +80,14 @@ impl<'a> Report<'a> {
             .emit();
     }
 
+    /// `failed`: a directory of the source cannot be read.
+    pub fn directory_failed(self, rule: &Rule, path: &str, error: &Error) {
+        self.of(rule, Level::Error, "failed")
+            .text("src", path)
+            .text("error", &error.chain())
+            .emit();
+    }
+
     /// `failed`: an item exhausted its attempts.
     pub fn failed(self, rule: &Rule, task: &Task, error: &Error) {
         let dest = task.dest.as_ref().ok().map(|name| rule.dest.item(name));

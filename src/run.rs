@@ -6,6 +6,7 @@
 //! items left room below `max_items`. The main thread looks on and tells of progress. Where the
 //! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use crate::plan::{self, Claims, Selected, Selection};
 use crate::report::Report;
 use crate::rule::{Config, IfExists, Instant, Mode, Rule};
 use crate::schedule::{Left, Schedule};
-use crate::store::{Listed, Scope as ListScope, Store};
+use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Scope as ListScope, Store};
 use crate::summary::{Tally, exit_code};
 use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
 use crate::transfer::{self, Attempt, End, Ends, Task};
@@ -160,6 +161,8 @@ struct Rounds {
     /// What the listings so far left alone, and was said.
     said_young: u64,
     said_delivered: u64,
+    said_hidden: u64,
+    said_aside: HashSet<String>,
     more: bool,
     over: bool,
     said: Said,
@@ -347,18 +350,26 @@ impl Run<'_> {
         let mut selection = Selection::new(source.order(), max_items);
         let now = self.world.context.now();
         let seen = lock(&lane.seen);
+        let hidden = Cell::new(0);
         let wanted = |name: &Name| {
-            rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
+            let wanted =
+                rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name);
+            let is_hidden = wanted && rule.hidden_part(name).is_some();
+            hidden.set(hidden.get() + u64::from(is_hidden));
+            wanted && !is_hidden
         };
+        let asides = RefCell::new(Vec::new());
+        let aside = |aside: Aside| asides.borrow_mut().push(aside);
         let scope = ListScope {
             recursive: rule.recursive,
             wanted: &wanted,
+            aside: &aside,
         };
         let mut fault = None;
         let listed = source.list(&scope, &mut |entry| {
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
-            if let Some(note) = transfer::young_note(age_ns, rule) {
-                round.skip(&entry, note);
+            if let Some((level, note)) = transfer::young_note(age_ns, rule) {
+                round.skip(&entry, level, note);
                 return ControlFlow::Continue(());
             }
             if selection.would_take(&entry) {
@@ -379,6 +390,8 @@ impl Run<'_> {
         if let Some(error) = fault {
             return Err(error);
         }
+        round.hidden = hidden.get();
+        round.asides = asides.into_inner();
         round.no_directory = listed == Listed::NoDirectory;
         round.selected = Some(selection.finish(listed));
         Ok(round)
@@ -425,6 +438,9 @@ impl Run<'_> {
             self.report.rule_started(rule, &selected, age);
         }
         self.say_left_alone(lane, &round, first);
+        for aside in &round.asides {
+            self.say_aside(lane, aside);
+        }
         if round.no_directory {
             let reason = "the source directory does not exist: nothing to do";
             let src = rule.source.to_string();
@@ -445,30 +461,50 @@ impl Run<'_> {
     /// counts only what came on top.
     fn say_left_alone(&self, lane: &Lane<'_>, round: &Round, first: bool) {
         let young = round.skipped.len() as u64 + round.skipped_more;
-        let (new_young, new_delivered) = {
+        let (new_young, new_delivered, new_hidden) = {
             let mut progress = lock(&lane.progress);
             let new_young = young.saturating_sub(progress.said_young);
             let new_delivered = round.delivered.saturating_sub(progress.said_delivered);
+            let new_hidden = round.hidden.saturating_sub(progress.said_hidden);
+            progress.said_hidden += new_hidden;
             progress.said_young += new_young;
             progress.said_delivered += new_delivered;
-            (new_young, new_delivered)
+            (new_young, new_delivered, new_hidden)
         };
         let named = if first { round.skipped.as_slice() } else { &[] };
-        for (name, note) in named {
+        for (name, level, note) in named {
             let src = lane.rule.source.item(name);
-            self.report
-                .skipped(lane.rule, Level::Info, Some(&src), note);
+            self.report.skipped(lane.rule, *level, Some(&src), note);
         }
         for (count, what) in [
             (new_young - named.len() as u64, "more items are too young"),
             (new_delivered, "items are at the destination already"),
+            (
+                new_hidden,
+                "keys have a part that begins with a dot: Bots would not see them",
+            ),
         ] {
             if count > 0 {
                 let reason = format!("{count} {what}");
                 self.report.skipped(lane.rule, Level::Info, None, &reason);
             }
         }
-        lock(&lane.tally).skipped += new_young + new_delivered;
+        lock(&lane.tally).skipped += new_young + new_delivered + new_hidden;
+    }
+
+    /// A directory that cannot be read is a failure that keeps nothing else from moving. A later
+    /// listing of the same run sees it again.
+    fn say_aside(&self, lane: &Lane<'_>, aside: &Aside) {
+        if !lock(&lane.progress).said_aside.insert(aside.path.clone()) {
+            return;
+        }
+        if let Some(error) = &aside.error {
+            lock(&lane.tally).failed += 1;
+            self.report.directory_failed(lane.rule, &aside.path, error);
+        } else {
+            let (src, note) = (Some(aside.path.as_str()), LOST_AND_FOUND_NOTE);
+            self.report.skipped(lane.rule, Level::Info, src, note);
+        }
     }
 
     /// Claims an item's destination.
@@ -695,18 +731,21 @@ impl Run<'_> {
 #[derive(Default)]
 struct Round {
     selected: Option<Selected>,
-    skipped: Vec<(Name, String)>,
+    skipped: Vec<(Name, Level, String)>,
     skipped_more: u64,
     delivered: u64,
+    /// Keys that would be hidden in the directory they are bound for.
+    hidden: u64,
+    asides: Vec<Aside>,
     no_directory: bool,
     rule_over: Option<String>,
 }
 
 impl Round {
     /// Notes an entry that is left alone; the first few by name.
-    fn skip(&mut self, entry: &Entry, note: String) {
+    fn skip(&mut self, entry: &Entry, level: Level, note: String) {
         if self.skipped.len() < SKIPS_NAMED_MAX {
-            self.skipped.push((entry.name.clone(), note));
+            self.skipped.push((entry.name.clone(), level, note));
         } else {
             self.skipped_more += 1;
         }

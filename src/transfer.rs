@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::logger::Level;
 use crate::object::{Entry, Name, Place, Version};
 use crate::plan::{Claims, numbered};
 use crate::rule::{IfExists, Mode, Rule};
@@ -125,6 +126,15 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
             Err(error) => return Ok(End::Failed(error)),
         };
         task.dest = Ok(wanted.clone());
+        if ends.rule.if_exists != IfExists::KeepBoth
+            && let Some(first) = case_twin(ends, &wanted)?
+        {
+            let what = format!("bring to {}", ends.dest.place().item(&wanted));
+            return Err(Error::new(Kind::Invalid, what).because(format!(
+                "{first} already goes there in this run: the destination does not tell upper from \
+                 lower case"
+            )));
+        }
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
@@ -188,6 +198,15 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         return Err(Error::new(Kind::Invalid, what).because("it is the source itself"));
     }
     Ok(skip.then(|| End::Skipped("the destination exists".into())))
+}
+
+/// Who brings another name that is the same one to a destination that does not tell upper from
+/// lower case.
+fn case_twin(ends: &Ends<'_>, name: &Name) -> Result<Option<String>> {
+    let Some(first) = ends.claims.twin(&ends.rule.dest, name) else {
+        return Ok(None);
+    };
+    Ok(ends.dest.folds_case(name)?.then_some(first))
 }
 
 fn is_file(place: &Place) -> bool {
@@ -263,16 +282,31 @@ fn too_young(ends: &Ends<'_>, version: &Version) -> Option<String> {
     };
     let now = ends.context.now().as_nanosecond();
     let mtime = i128::from(*mtime_s) * 1_000_000_000 + i128::from(*mtime_ns);
-    young_note(now - mtime, ends.rule)
+    young_note(now - mtime, ends.rule).map(|(_, note)| note)
 }
 
-/// Why a file of this age in nanoseconds is left for a later run.
-pub fn young_note(age_ns: i128, rule: &Rule) -> Option<String> {
+/// A file that is dated further ahead than this was not dated by our clock.
+const FUTURE_MAX_S: i128 = 60;
+
+/// Why a file of this age in nanoseconds is left for a later run, and how loud to say it.
+pub fn young_note(age_ns: i128, rule: &Rule) -> Option<(Level, String)> {
     let least = rule.min_age.as_nanos().cast_signed();
     // A file from the future is young only where somebody asked for an age.
     (least > 0 && age_ns < least).then(|| {
         let (age, least) = (age_ns.div_euclid(1_000_000_000), rule.min_age.as_secs());
-        format!("{age} s old, left until it is {least} s old")
+        if age < -FUTURE_MAX_S {
+            let ahead = -age;
+            let note = format!(
+                "dated {ahead} s in the future, left until it is {least} s old: check the clock \
+                 here and where it was written"
+            );
+            return (Level::Warn, note);
+        }
+        let age = age.max(0);
+        (
+            Level::Info,
+            format!("{age} s old, left until it is {least} s old"),
+        )
     })
 }
 
@@ -351,6 +385,9 @@ fn publish_numbered(
             .claim(&ends.rule.dest, &name, (place, from))
             .is_err_and(|first| first != source)
         {
+            continue;
+        }
+        if case_twin(ends, &name)?.is_some() {
             continue;
         }
         if let there @ Delivery::There(_) = publish_new(ends, &name, fetched)? {

@@ -85,7 +85,9 @@ fn value(key: &str) -> Value {
         "max_items" => number(&MAX_ITEMS),
         "concurrency" => number(&CONCURRENCY),
         "min_age_seconds" => number(&MIN_AGE_SECONDS),
-        "exit_on_first_failure" | "recursive" | "ignored" => json!({ "type": "boolean" }),
+        "exit_on_first_failure" | "require_mount" | "recursive" | "ignored" => {
+            json!({ "type": "boolean" })
+        }
         "bucket" | "default_bucket" => json!({
             "type": "string",
             "pattern": "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",

@@ -5,7 +5,7 @@ use std::path::{Component, Path as FilePath, PathBuf};
 use super::problems::Report;
 use super::schema;
 use super::written::{Found, Table, quoted};
-use crate::object::Place;
+use crate::object::{Base, Place};
 
 /// What a key of an s3 object can have at the most (S3 User Guide, "Object key naming").
 const MAX_KEY_BYTES: usize = 1024;
@@ -22,7 +22,7 @@ pub(super) enum Kind {
 #[derive(Default)]
 pub(super) struct Fallback<'a> {
     bucket: Option<String>,
-    base: Option<PathBuf>,
+    base: Option<Base>,
     /// `defaults` says something wrong about the bucket, so rules that lack one are not to blame.
     bucket_is_flawed: bool,
     /// The same for `base_file_path`.
@@ -57,6 +57,19 @@ impl<'a> Fallback<'a> {
         let base = defaults
             .plain_text("base_file_path", report)
             .and_then(|found| base_path(&found, report));
+        let require_mount = defaults.boolean("require_mount", report);
+        if let Some(found) = &require_mount
+            && found.value
+            && !is_meant(defaults, "base_file_path")
+        {
+            let text = "found true without a base_file_path; allowed: with one, which it is about";
+            report.value(&found.path, text);
+        }
+        let must_be_mount = require_mount.is_some_and(|found| found.value);
+        let base = base.map(|path| Base {
+            path,
+            must_be_mount,
+        });
         Self {
             bucket_is_flawed: bucket.is_none() && is_meant(defaults, "default_bucket"),
             base_is_flawed: base.is_none() && is_meant(defaults, "base_file_path"),
@@ -157,7 +170,7 @@ impl<'a> Fallback<'a> {
         let plain = plain_path(found, report)?;
         let base = self.base.as_ref();
         if written.is_absolute() {
-            let base = base.filter(|base| plain.starts_with(base)).cloned();
+            let base = base.filter(|base| plain.starts_with(&base.path)).cloned();
             return Some(Place::File { path: plain, base });
         }
         let Some(base) = base else {
@@ -175,7 +188,7 @@ impl<'a> Fallback<'a> {
         };
         Some(Place::File {
             // Not `join`, which leaves a `/` behind the base when the path is `.`.
-            path: base.iter().chain(&plain).collect(),
+            path: base.path.iter().chain(&plain).collect(),
             base: Some(base.clone()),
         })
     }

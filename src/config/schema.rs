@@ -10,6 +10,7 @@ pub(super) const DEFAULTS: &[&str] = &[
     "exit_on_first_failure",
     "max_items",
     "concurrency",
+    "require_mount",
     "min_age_seconds",
     "if_exists",
 ];

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 
 pub use self::probe::{Finding, Report, Right};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::stage::{Stage, Staged};
 
@@ -34,7 +34,21 @@ pub struct Scope<'a> {
     pub recursive: bool,
     /// Asked before an entry is looked at further, so that a name nobody wants costs nothing.
     pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
+    /// Hears of what is left out of this listing although it lies in its scope.
+    pub aside: &'a (dyn Fn(Aside) + 'a),
 }
+
+/// A directory below the source that a listing takes for an empty one.
+#[derive(Debug)]
+pub struct Aside {
+    /// For people.
+    pub path: String,
+    /// Why it cannot be read; `None` where it is the filesystem's own `lost+found`.
+    pub error: Option<Error>,
+}
+
+/// The note on an [`Aside`] that is no failure.
+pub const LOST_AND_FOUND_NOTE: &str = "it is the filesystem's own, and nothing for a rule";
 
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +117,8 @@ pub trait Store: Send + Sync {
     /// Gives each candidate to `sink`, until that breaks.
     ///
     /// Must leave out what SPEC section 4 says is never a candidate. An error means that nothing
-    /// of this listing may be acted on.
+    /// of this listing may be acted on. A directory below that may not be read is no error: what is
+    /// in it is left out, and the scope hears of it.
     fn list(
         &self,
         scope: &Scope<'_>,
@@ -131,6 +146,11 @@ pub trait Store: Send + Sync {
     /// The item's state now, `None` where it is not there. Does not follow links. Fails with
     /// `Invalid` where something has the name that no item can be beside.
     fn look(&self, name: &Name) -> Result<Option<Version>>;
+
+    /// Whether names that differ only by upper and lower case are one where this item would go.
+    fn folds_case(&self, _name: &Name) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Copies the whole item into `stage` and verifies it there.
     ///

@@ -335,6 +335,7 @@ impl Server {
         let scope = Scope {
             recursive: true,
             wanted: &|_| true,
+            aside: &|_| {},
         };
         let mut names: Vec<Name> = Vec::new();
         let mut sink = |entry: Entry| {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bots_mover::config::{self, ONE_OFF_OPTIONS, Problems};
-use bots_mover::object::Place;
+use bots_mover::object::{Base, Place};
 use bots_mover::pattern::{Matcher, TOKENS};
 use bots_mover::relations;
 use bots_mover::rule::{Config, IfExists, Instant, Mode, Rule};
@@ -84,8 +84,11 @@ fn a_good_config_is_read_with_every_default() {
 
     let inbound = rule(&config, "inbound_850");
     assert_eq!(inbound.source.to_string(), "s3://partners/in/x12/850/");
-    let base = Some(PathBuf::from("/home/bots/.bots"));
-    let directory = |path: &str, base: &Option<PathBuf>| Place::File {
+    let base = Some(Base {
+        path: "/home/bots/.bots".into(),
+        must_be_mount: false,
+    });
+    let directory = |path: &str, base: &Option<Base>| Place::File {
         path: path.into(),
         base: base.clone(),
     };

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, SystemTime};
 
 use crate::support::process::Run;
-use crate::support::sandbox::set_mtime;
+use crate::support::sandbox::{chmod, set_mtime};
 use crate::support::{End, Fault, Op, Sandbox, Tree, When, ends, tree};
 
 const S3_TO_FILE: (End, End) = (End::S3, End::File);
@@ -344,4 +344,182 @@ fn ten_thousand_files_cost_no_more_than_time() {
     run.succeeds()
         .logs("rule_start", &[("selected", "3"), ("more", "true")]);
     assert_eq!(fs::read_dir(source).unwrap().count(), 9_997);
+}
+
+/// `lost+found` of a volume, 0700 of root, kept a whole recursive rule from moving anything.
+#[test]
+fn a_directory_that_cannot_be_read_fails_by_itself_and_all_else_moves() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.unprivileged();
+    sandbox.fill(
+        End::File,
+        "in",
+        &tree(&[
+            ("a", "1"),
+            ("d/b", "2"),
+            ("shut/c", "3"),
+            ("pass/e/f/g", "4"),
+        ]),
+    );
+    chmod(&sandbox.path("base/in/shut"), 0o000);
+    for path in ["in", "in/d"] {
+        chmod(&sandbox.base().join(path), 0o777);
+    }
+    // It may be read, but what is in it may not be reached.
+    chmod(&sandbox.path("base/in/pass"), 0o400);
+    let src = "{type: file, path: in, recursive: true}";
+    sandbox.rule(
+        "r",
+        &format!("src: {src}, dest: {}, concurrency: 1", End::File.at("out")),
+    );
+    let dry = sandbox.run_with(&["--dry-run"]);
+    dry.exits(1);
+    assert_eq!(dry.of("failed").len(), 2, "{dry:?}");
+    let check = sandbox.run_with(&["check", "--connect"]);
+    check.exits(1);
+    for text in ["in/shut (uid ", "mode 0000", "in/pass (uid "] {
+        assert!(check.stdout.contains(text), "{text}: {check:?}");
+    }
+
+    let run = sandbox.run();
+    run.exits(1);
+    assert_eq!(sandbox.files("out").names(), ["a", "d/b"]);
+    let failed = run.of("failed");
+    let mut sources: Vec<_> = failed.iter().map(|line| line.get("src")).collect();
+    sources.sort_unstable();
+    let shut = ["in/pass", "in/shut"].map(|path| sandbox.base().join(path).display().to_string());
+    assert_eq!(sources, shut, "{run:?}");
+    run.says(
+        "failed",
+        &["Permission denied", "mode 0000", "running as uid"],
+    );
+    run.logs("rule_done", &[("moved", "2"), ("failed", "2")]);
+    for path in ["in/shut", "in/pass"] {
+        chmod(&sandbox.base().join(path), 0o777);
+    }
+}
+
+/// Skipped items make the rule list once more; what it could not read is the same failure.
+#[test]
+fn a_directory_that_cannot_be_read_is_counted_once_however_often_it_is_listed() {
+    let sandbox = Sandbox::without_minio();
+    sandbox.unprivileged();
+    sandbox.fill(
+        End::File,
+        "in",
+        &tree(&[("a", "1"), ("b", "2"), ("shut/c", "3")]),
+    );
+    sandbox.write("out/a", "other");
+    sandbox.write_aged("in/a", "1", Duration::from_secs(60));
+    for path in ["in", "out"] {
+        chmod(&sandbox.base().join(path), 0o777);
+    }
+    chmod(&sandbox.path("base/in/shut"), 0o000);
+    let src = "{type: file, path: in, recursive: true}";
+    let dest = End::File.at("out");
+    sandbox.rule(
+        "r",
+        &format!("src: {src}, dest: {dest}, if_exists: skip, max_items: 1"),
+    );
+    let run = sandbox.run();
+    run.exits(1);
+    run.logs(
+        "rule_done",
+        &[("moved", "1"), ("skipped", "1"), ("failed", "1")],
+    );
+    chmod(&sandbox.path("base/in/shut"), 0o777);
+}
+
+#[test]
+fn lost_and_found_of_root_is_passed_over_with_a_note() {
+    assert!(rustix::process::geteuid().is_root(), "makes files of root");
+    let sandbox = Sandbox::without_minio();
+    let items = tree(&[("a", "1"), ("lost+found/b", "2"), ("d/lost+found/c", "3")]);
+    sandbox.fill(End::File, "in", &items);
+    let src = "{type: file, path: in, recursive: true}";
+    sandbox.rule("r", &format!("src: {src}, dest: {}", End::File.at("out")));
+    let check = sandbox.run_with(&["check", "--connect"]);
+    check.exits(0);
+    assert!(check.stdout.contains("lost+found: it is"), "{check:?}");
+    let run = sandbox.run();
+    run.succeeds().says("skipped", &["in/lost+found"]);
+    assert_eq!(run.of("skipped").len(), 1);
+    assert_eq!(sandbox.files("out").names(), ["a", "d/lost+found/c"]);
+}
+
+/// It waited for ever, as `-3600 s old`, without a warning.
+#[test]
+fn a_file_from_the_future_waits_with_a_warning_that_names_the_clock_or_moves() {
+    for (keys, moved, reason) in [
+        ("", 2, None),
+        (
+            ", min_age_seconds: 5",
+            0,
+            Some("s in the future, left until it is 5 s old: check the clock"),
+        ),
+    ] {
+        let sandbox = Sandbox::without_minio();
+        let now = SystemTime::now();
+        set_mtime(
+            &sandbox.write("in/far", "1"),
+            now + Duration::from_secs(3600),
+        );
+        set_mtime(
+            &sandbox.write("in/near", "1"),
+            now + Duration::from_secs(40),
+        );
+        sandbox.rule("r", &format!("{}{keys}", ends(FILE_TO_FILE)));
+        let run = sandbox.run();
+        run.succeeds();
+        assert_eq!(run.of("moved").len(), moved);
+        assert!(!run.stdout.contains("-3"), "{run:?}");
+        let warned = run.of("skipped");
+        let warned: Vec<_> = warned.iter().filter(|line| line.level == "WARN").collect();
+        assert_eq!(warned.len(), usize::from(reason.is_some()), "{run:?}");
+        if let Some(reason) = reason {
+            assert!(warned[0].get("src").ends_with("in/far"), "{run:?}");
+            assert!(warned[0].get("reason").contains(reason), "{run:?}");
+            run.says("skipped", &["0 s old, left until it is 5 s old"]);
+        } else {
+            run.logs("rule_start", &[("oldest_age_seconds", "0")]);
+        }
+    }
+}
+
+/// They arrived hidden, where Bots never looks.
+#[test]
+fn keys_that_a_directory_would_hide_are_left_alone_and_counted_in_one_note() {
+    let sandbox = Sandbox::new();
+    for key in ["in/._po.edi", "in/.DS_Store", "in/.d/a.edi", "in/po.edi"] {
+        sandbox.bucket().put(key, "1");
+    }
+    let examples = "examples: [{name: ._po.edi, ignored: true}, {name: po.edi, becomes: po.edi}]";
+    sandbox.rule("r", &format!("{}, {examples}", ends(S3_TO_FILE)));
+    let explained = sandbox.run_with(&["explain", "._po.edi"]);
+    explained.exits(1);
+    assert!(
+        explained.stdout.contains("begins with a dot"),
+        "{explained:?}"
+    );
+    let run = sandbox.run();
+    run.succeeds()
+        .logs("rule_done", &[("moved", "1"), ("skipped", "3")]);
+    let notes = run.of("skipped");
+    assert_eq!(notes.len(), 1, "{run:?}");
+    assert!(
+        notes[0].get("reason").starts_with("3 keys have a part"),
+        "{run:?}"
+    );
+    assert_eq!(sandbox.bucket().keys().len(), 3);
+
+    sandbox.forget_rules();
+    sandbox.rule("r", &ends((End::S3, End::S3)));
+    sandbox.run().succeeds();
+    assert!(
+        sandbox
+            .bucket()
+            .keys()
+            .iter()
+            .all(|key| key.starts_with("out/"))
+    );
 }

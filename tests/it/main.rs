@@ -25,6 +25,7 @@ mod kube;
 mod listing;
 mod local_store;
 mod logs;
+mod mounts;
 mod movers;
 mod moves;
 mod names;

@@ -148,6 +148,7 @@ fn entries(store: &S3Store, recursive: bool) -> Result<Vec<Entry>> {
     let scope = Scope {
         recursive,
         wanted: &|_| true,
+        aside: &|_| {},
     };
     let listed = store.list(&scope, &mut |entry| {
         entries.push(entry);
@@ -467,6 +468,7 @@ fn listing_stops_with_its_receiver() {
     let scope = Scope {
         recursive: true,
         wanted: &|name| name.as_bytes() != b"a",
+        aside: &|_| {},
     };
     let listed = sandbox.store("").list(&scope, &mut |entry| {
         seen.push(entry.name.lossy().into_owned());

@@ -128,6 +128,7 @@ impl Item {
             size_bytes: self.size_bytes(),
             mtime_s: self.mtime.as_secs().cast_signed(),
             mtime_ns: self.mtime.subsec_nanos(),
+            ctime: (0, 0),
         }
     }
 }

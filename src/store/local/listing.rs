@@ -4,11 +4,12 @@
 //! a few file descriptors, however deep the tree is. Reads only; never follows a link below the
 //! root.
 
+use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, fstat, statat};
 use rustix::io::Errno;
@@ -17,9 +18,9 @@ use super::tree::{
     DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, fault, open_below, os_error, real_path, shown,
 };
 use crate::context::Stop;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object::{Entry, Name};
-use crate::store::{Listed, Scope};
+use crate::store::{Aside, Listed, Scope};
 
 /// Gives each candidate below `root` to `sink`, until that breaks.
 pub(super) fn list(
@@ -40,11 +41,21 @@ pub(super) fn list(
         scope,
         sink,
         pending: vec![Vec::new()],
+        unreadable: HashSet::new(),
         seen: 0,
     };
     let mut chunk = vec![MaybeUninit::uninit(); DIRECTORY_CHUNK_BYTES];
     while let Some(dirs) = walk.pending.pop() {
-        match walk.directory(&dirs, &mut chunk)? {
+        let waiting = walk.pending.len();
+        let read = match walk.directory(&dirs, &mut chunk) {
+            Err(error) if !dirs.is_empty() && is_denied(&error) => {
+                walk.pending.truncate(waiting);
+                walk.pass_over(&dirs, &error);
+                continue;
+            }
+            read => read?,
+        };
+        match read {
             Some(flow) if flow.is_break() => return Ok(Listed::Stopped),
             None if dirs.is_empty() => return Ok(Listed::NoDirectory),
             // It vanished, or something else took its name, since its parent was read.
@@ -84,6 +95,8 @@ struct Walk<'a> {
     sink: &'a mut dyn FnMut(Entry) -> ControlFlow<()>,
     /// Directories to be read, relative to the root, each with its closing `/`; the root is empty.
     pending: Vec<Vec<u8>>,
+    /// Directories that were passed over, because we may not read them.
+    unreadable: HashSet<PathBuf>,
     /// How many entries were read.
     seen: u64,
 }
@@ -168,6 +181,11 @@ impl Walk<'_> {
         }
         match file_type {
             FileType::Directory if self.scope.recursive => {
+                if dirs.is_empty() && last == b"lost+found" && self.is_roots(dir, last) {
+                    let path = shown(self.root, last).to_string_lossy().into_owned();
+                    (self.scope.aside)(Aside { path, error: None });
+                    return next;
+                }
                 let below = [dirs, last, b"/"].concat();
                 if self.excluded.dirs.as_ref() != Some(&below) {
                     self.pending.push(below);
@@ -196,6 +214,37 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether the entry belongs to the user root.
+    fn is_roots(&self, dir: &OwnedFd, last: &[u8]) -> bool {
+        let stat = self.stat(&[], dir, last);
+        stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.owner().0 == 0))
+    }
+
+    /// Tells of a directory that cannot be read or passed through, once, with its owner and mode.
+    fn pass_over(&mut self, dirs: &[u8], error: &Error) {
+        let mut path = shown(self.root, dirs);
+        // What cannot be looked at is not to blame, but the directory that it lies in.
+        let stat = loop {
+            match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
+                Err(Errno::ACCESS) if path != self.root => drop(path.pop()),
+                stat => break stat,
+            }
+        };
+        if !self.unreadable.insert(path.clone()) {
+            return;
+        }
+        let shown = path.to_string_lossy().into_owned();
+        let subject = stat.map_or(shown.clone(), |stat| {
+            let (uid, gid) = stat.owner();
+            let mode = stat.permissions();
+            format!("{shown} (uid {uid} gid {gid} mode {mode:04o})")
+        });
+        let errno = os_error(error).unwrap_or(Errno::ACCESS);
+        let error = Some(fault("list", Path::new(&subject), errno));
+        let path = shown;
+        (self.scope.aside)(Aside { path, error });
+    }
+
     /// `None` where the entry vanished since the directory was read.
     fn stat(&self, dirs: &[u8], dir: &OwnedFd, last: &[u8]) -> Result<Option<Stat>> {
         match statat(dir, last, AtFlags::SYMLINK_NOFOLLOW) {
@@ -207,4 +256,9 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// Whether we lack the right, which says nothing about the rest of the source.
+fn is_denied(error: &Error) -> bool {
+    matches!(os_error(error), Some(Errno::ACCESS | Errno::PERM))
 }

@@ -2,8 +2,10 @@
 //! syncs or unlinks files.
 //!
 //! Invariants:
-//! - The `base_file_path` is never created; a file appears under its name whole or not at all, and
-//!   is durable, with every directory on the way, before [`Store::publish`] says so.
+//! - The `base_file_path` is never created, nor, where a place lies in none, the directory that it
+//!   lies in: what belongs on a volume must not go to the disk below it.
+//! - A file appears under its name whole or not at all, and is durable, with every directory on the
+//!   way, before [`Store::publish`] says so.
 //! - Links are followed only in the place's own path, which the operator wrote, never in an item's
 //!   name. Nothing but a regular file is ever read or removed.
 //! - No lock is ever taken, no owner, mode or time of a file changed.
@@ -18,12 +20,13 @@ mod probe;
 mod publish;
 mod tree;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
@@ -35,7 +38,7 @@ use self::publish::Visited;
 use self::tree::{At, Stat, again, fault, fault_at};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::object::{Attributes, Base, Entry, Name, Place, Version};
 use crate::stage::{CHUNK_BYTES, Stage, Staged};
 use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
@@ -43,10 +46,12 @@ use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Sto
 pub struct LocalStore {
     place: Place,
     path: PathBuf,
-    base: Option<PathBuf>,
+    base: Option<Base>,
     excluded: Option<PathBuf>,
     context: Arc<Context>,
     visited: Visited,
+    /// Directories that were asked whether they tell upper from lower case; true: they do not.
+    folding: Mutex<HashMap<PathBuf, bool>>,
 }
 
 impl LocalStore {
@@ -59,7 +64,8 @@ impl LocalStore {
         let Place::File { path, base } = place.clone() else {
             panic!("a local store needs a directory, not {place}");
         };
-        let inside = base.as_ref().is_none_or(|base| path.starts_with(base));
+        let inside = base.as_ref();
+        let inside = inside.is_none_or(|base| path.starts_with(&base.path));
         assert!(inside, "{place} does not lie in its base {base:?}");
         Self {
             place,
@@ -68,6 +74,7 @@ impl LocalStore {
             excluded,
             context,
             visited: Visited::default(),
+            folding: Mutex::default(),
         }
     }
 
@@ -79,6 +86,14 @@ impl LocalStore {
                 base: base.clone(),
             },
             other @ Place::S3 { .. } => other.clone(),
+        }
+    }
+
+    /// Fails with `Missing` where the base is not there as it must be.
+    fn base_is_there(&self) -> Result<()> {
+        match &self.base {
+            Some(base) => tree::open_base(base).map(drop),
+            None => Ok(()),
         }
     }
 
@@ -99,7 +114,7 @@ impl LocalStore {
 
     /// What it means that `name` is not there: it is gone, unless the whole volume is.
     fn gone(&self, action: &str, name: &Name) -> Error {
-        if let Err(missing) = self.exists() {
+        if let Err(missing) = self.base_is_there() {
             return missing;
         }
         let what = format!("{action} {}", self.place.item(name));
@@ -238,17 +253,14 @@ impl Store for LocalStore {
         Order::ByAge
     }
 
-    /// A directory that is not its base may be missing: [`Store::list`] says so, and
-    /// [`Store::publish`] makes it.
+    /// A directory in its base may be missing: [`Store::list`] says so, and [`Store::publish`]
+    /// makes it. Where there is no base, only its last part may be missing.
     fn exists(&self) -> Result<()> {
-        let Some(base) = &self.base else {
-            return Ok(());
-        };
-        match statat(CWD, base, AtFlags::empty()).map(Stat) {
-            Ok(stat) if stat.is_directory() => Ok(()),
-            Ok(_) => Err(tree::missing_base(base, Errno::NOTDIR)),
-            Err(error) => Err(tree::missing_base(base, error)),
+        self.base_is_there()?;
+        if self.base.is_none() && statat(CWD, &self.path, AtFlags::empty()).is_err() {
+            tree::open_parent(&self.path)?;
         }
+        Ok(())
     }
 
     fn list(
@@ -256,10 +268,13 @@ impl Store for LocalStore {
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
+        if self.base.as_ref().is_some_and(|base| base.must_be_mount) {
+            self.base_is_there()?;
+        }
         let excluded = self.excluded.as_deref();
         let listed = listing::list(&self.path, excluded, &self.context.stop, scope, sink)?;
         if listed == Listed::NoDirectory {
-            self.exists()?;
+            self.base_is_there()?;
         }
         Ok(listed)
     }
@@ -306,6 +321,19 @@ impl Store for LocalStore {
                 Err(error) => Err(fail(error)),
             }
         })
+    }
+
+    /// Found out once in each directory, by a hidden file that is looked for in upper case.
+    fn folds_case(&self, name: &Name) -> Result<bool> {
+        let (dirs, _) = name.split();
+        let path = tree::shown(&self.path, dirs);
+        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = folding.get(&path) {
+            return Ok(*known);
+        }
+        let folds = self.directory_folds_case(dirs)?;
+        folding.insert(path, folds);
+        Ok(folds)
     }
 
     /// Takes the file as it is now, which need not be as it was listed: compare the versions where

@@ -4,6 +4,7 @@
 //! Nothing else is made, no directory either. Should a kill leave the hidden file, its name is one
 //! that nobody takes and a later run clears up.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -11,15 +12,15 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, OFlags, RawDir, accessat, statat, statvfs};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, accessat, openat, statat, statvfs};
 use rustix::io::Errno;
 
 use super::LocalStore;
 use super::publish::{Part, sync_and_close, sync_directory};
-use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, open_below};
+use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, is_mount_point, open_below, real_path};
 use crate::error::{Error, Kind, Result};
-use crate::store::Store as _;
 use crate::store::probe::{Finding, Report, Right, probe_name};
+use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 
 /// In a directory with this bit only the owner of a file, or of the directory, may remove or
 /// replace it; inode(7).
@@ -28,9 +29,19 @@ const STICKY: u32 = 0o1000;
 impl LocalStore {
     /// Tries what these rights need. A directory that is not there is none of a run's troubles,
     /// where it can be made.
-    pub fn probe(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
-        if let Err(missing) = self.exists() {
+    pub fn probe(
+        &self,
+        rights: &BTreeSet<Right>,
+        recursive: bool,
+        report: &mut Report<'_>,
+    ) -> ControlFlow<()> {
+        if let Err(missing) = self.base_is_there() {
             return report("base", Finding::Bad(missing));
+        }
+        if rights.contains(&Right::Write)
+            && let Err(missing) = self.exists()
+        {
+            return report("directory", Finding::Bad(missing));
         }
         let changes = rights.contains(&Right::Write) || rights.contains(&Right::Remove);
         let stat = match statat(CWD, &self.path, AtFlags::empty()).map(Stat) {
@@ -46,19 +57,51 @@ impl LocalStore {
             }
         };
         report("owner", Finding::Good(owner(&stat)))?;
+        report(
+            "mount",
+            match self.mount() {
+                Ok(text) => Finding::Good(text),
+                Err(error) => Finding::Bad(error),
+            },
+        )?;
         if changes && is_sticky(&stat) {
             let note = "its sticky bit is set: files of other users cannot be removed or replaced";
             report("owner", Finding::Note(note.into()))?;
         }
         report("space", free_space(&self.path))?;
         if rights.contains(&Right::List) {
-            report("list", Finding::of(self.try_list(), "may be read"))?;
+            let listed = self.try_list();
+            if recursive && listed.is_ok() {
+                self.walk(report)?;
+            } else {
+                report("list", Finding::of(listed, "may be read"))?;
+            }
         }
         if changes {
             let good = "a hidden file was made, synced, renamed and removed";
             report("write", Finding::of(self.try_write(), good))?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Where the filesystem is mounted that the directory is on, for people.
+    fn mount(&self) -> Result<String> {
+        let path = real_path(&self.path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for directory in path.ancestors() {
+            let opened = openat(CWD, directory, flags, Mode::empty());
+            if opened
+                .and_then(|opened| is_mount_point(&opened))
+                .map_err(|error| fault("look for the mount of", directory, error))?
+            {
+                return Ok(if directory == path {
+                    "it is a mount point".into()
+                } else {
+                    format!("it is no mount point; mounted is {}", directory.display())
+                });
+            }
+        }
+        Ok("nothing is mounted here".into())
     }
 
     /// Where a destination is to be made, looks at the directory that it would be made in.
@@ -116,6 +159,28 @@ impl LocalStore {
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(fault("look at what is in", &self.path, error)),
         }
+    }
+
+    /// Reads all directories, as a recursive rule does.
+    fn walk(&self, report: &mut Report<'_>) -> ControlFlow<()> {
+        let asides = RefCell::new(Vec::new());
+        let scope = Scope {
+            recursive: true,
+            wanted: &|_| false,
+            aside: &|aside| asides.borrow_mut().push(aside),
+        };
+        let listed = self.list(&scope, &mut |_| ControlFlow::Continue(()));
+        let mut readable = true;
+        for Aside { path, error } in asides.into_inner() {
+            readable &= error.is_none();
+            let note = || Finding::Note(format!("{path}: {LOST_AND_FOUND_NOTE}"));
+            report("list", error.map_or_else(note, Finding::Bad))?;
+        }
+        if readable || listed.is_err() {
+            let good = "may be read, and so may the directories below";
+            report("list", Finding::of(listed, good))?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// What publishing and removing do, with a hidden file that is gone afterwards.

@@ -24,8 +24,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::tree::{
-    DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, check_name, fault, fault_at, missing_base,
-    open_below, os_error, shown,
+    DIRECTORY_CHUNK_BYTES, STALE_TRIES, Stat, check_name, fault, fault_at, open_base, open_below,
+    open_parent, os_error, shown,
 };
 use super::{LocalStore, chunk_for};
 use crate::error::{Error, Kind, Result};
@@ -171,6 +171,20 @@ impl LocalStore {
         Ok(())
     }
 
+    /// See [`Store::folds_case`](crate::store::Store::folds_case).
+    pub(super) fn directory_folds_case(&self, dirs: &[u8]) -> Result<bool> {
+        let directory = self.open_destination(dirs)?;
+        let ask = || {
+            let (part, _) = Part::create(&directory)?;
+            let folds = part.folds_case();
+            part.remove().and(folds)
+        };
+        ask().map_err(|error| {
+            let action = "try out whether upper and lower case differ in";
+            fault(action, &shown(&self.path, dirs), error)
+        })
+    }
+
     /// Makes a file that is there already, and its name, as durable as a published one.
     pub(super) fn make_durable(&self, file: &File, name: &Name) -> Result<()> {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
@@ -209,16 +223,24 @@ impl LocalStore {
         Ok(directory)
     }
 
+    /// The directory that must be there: the base, or else the one that the place lies in.
+    fn made_in(&self) -> &Path {
+        let parent = || self.path.parent().unwrap_or(&self.path);
+        self.base.as_ref().map_or_else(parent, |base| &base.path)
+    }
+
     /// Makes what is missing of the directories below the base, relative to the opened base: should
     /// its volume be unmounted meanwhile, nothing is made in its place.
     fn make(&self, dirs: &[u8]) -> Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let base = self.base.as_deref().unwrap_or(Path::new("/"));
-        let mut current =
-            openat(CWD, base, flags, Mode::empty()).map_err(|error| missing_base(base, error))?;
+        let base = self.made_in();
+        let mut current = match &self.base {
+            Some(base) => open_base(base)?,
+            None => open_parent(&self.path)?,
+        };
         let mut path = base.to_path_buf();
         let below = self.path.strip_prefix(base);
-        let below = below.expect("new() saw that the path lies in its base");
+        let below = below.expect("new() saw that the path lies in its base, if it has one");
         let own = below.iter().map(|part| (part, OFlags::empty()));
         let parts = dirs
             .split(|&byte| byte == b'/')
@@ -253,7 +275,7 @@ impl LocalStore {
     /// Syncs the parent of each directory on the way to `path`, which was opened as `directory`, up
     /// to the base or to one that is known. `made`: some of them were made by us just now.
     fn settle(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
-        let top = self.base.as_deref().unwrap_or(Path::new("/"));
+        let top = self.made_in();
         let mut settled = Vec::new();
         for child in path.ancestors() {
             if child == top || self.visited.sets().settled.contains(child) {
@@ -387,6 +409,17 @@ impl<'a> Part<'a> {
         )?;
         self.name = name;
         Ok(())
+    }
+
+    /// Whether it is found under its name in upper case, too.
+    fn folds_case(&self) -> rustix::io::Result<bool> {
+        let upper = self.name.to_ascii_uppercase();
+        match statat(self.directory, upper, AtFlags::SYMLINK_NOFOLLOW) {
+            // The name is random: who has it can only be the part.
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Unlinks it, and says when that is refused.

@@ -9,11 +9,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, fstat, openat, statat, statx,
+};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
-use crate::object::{Name, Place, Version, join, part_flaw};
+use crate::object::{Base, Name, Place, Version, join, part_flaw};
 
 /// How often something is tried that a network filesystem answers with a stale handle.
 pub(super) const STALE_TRIES: u32 = 4;
@@ -90,6 +92,70 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
         dir = openat(&dir, part, flags, Mode::empty())?;
     }
     Ok(dir)
+}
+
+/// Opens the base to make what is missing in it; fails with `Missing` where it is not there, or is
+/// no mount point though it must be one.
+pub(super) fn open_base(base: &Base) -> Result<OwnedFd> {
+    let path = &base.path;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(CWD, path, flags, Mode::empty());
+    let opened = opened.map_err(|error| missing_base(path, error))?;
+    if base.must_be_mount
+        && !is_mount_point(&opened)
+            .map_err(|error| fault("look for the mount at base_file_path", path, error))?
+    {
+        let what = format!("open base_file_path {}", path.display());
+        return Err(Error::new(Kind::Missing, what)
+            .because("it is no mount point, as `require_mount` asks")
+            .advise("is the volume mounted?"));
+    }
+    Ok(opened)
+}
+
+/// Opens the directory that a place without a base lies in, which is never made either.
+pub(super) fn open_parent(path: &Path) -> Result<OwnedFd> {
+    let parent = path.parent().unwrap_or(path);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, parent, flags, Mode::empty()).map_err(|error| {
+        let fault = fault("open the directory", parent, error);
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => fault.with_kind(Kind::Missing).advise(
+                "is the volume mounted? outside of base_file_path only the last part of a path is \
+                 made",
+            ),
+            _ => fault,
+        }
+    })
+}
+
+/// Whether something is mounted right at this directory, be it another filesystem or a part of the
+/// same (bind mount).
+///
+/// The kernel says so since Linux 5.8 (statx(2), `STATX_ATTR_MOUNT_ROOT`). An older one, or a
+/// sandbox that does not pass it on, shows only that a directory is on another device than the one
+/// above: a bind mount of the same device then looks like none.
+pub(super) fn is_mount_point(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    match statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty()) {
+        Ok(told)
+            if told
+                .stx_attributes_mask
+                .contains(StatxAttributes::MOUNT_ROOT) =>
+        {
+            return Ok(told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+        }
+        Ok(_) | Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    is_on_another_device(directory)
+}
+
+/// What [`is_mount_point`] asks where the kernel does not tell.
+fn is_on_another_device(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    let above = statat(directory, "..", AtFlags::empty())?;
+    let (own, above) = (Stat(fstat(directory)?), Stat(above));
+    // Above the root there is only itself.
+    Ok(own.identity().0 != above.identity().0 || own.identity() == above.identity())
 }
 
 /// The path with the links on it resolved, as far as it exists: two paths may lead to one place.
@@ -187,15 +253,19 @@ impl Stat {
             size_bytes: self.size_bytes(),
             mtime_s,
             mtime_ns,
+            ctime: (self.0.st_ctime, nanoseconds(self.0.st_ctime_nsec)),
         }
     }
 
     /// Seconds, and nanoseconds behind them.
     fn mtime(&self) -> (i64, u32) {
-        let nanoseconds = u32::try_from(self.0.st_mtime_nsec);
-        let below_a_second = "the system gives less than a second";
-        (self.0.st_mtime, nanoseconds.expect(below_a_second))
+        (self.0.st_mtime, nanoseconds(self.0.st_mtime_nsec))
     }
+}
+
+fn nanoseconds(part: impl TryInto<u32>) -> u32 {
+    let part = part.try_into().ok();
+    part.expect("the system gives less than a second")
 }
 
 /// Does it again, a few times, while a network filesystem says that a handle is stale.
@@ -293,6 +363,26 @@ mod tests {
         });
         assert!(result.is_err());
         tries
+    }
+
+    fn open(path: impl AsRef<Path>) -> OwnedFd {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        openat(CWD, path.as_ref(), flags, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn mount_points_are_told_with_and_without_the_help_of_the_kernel() {
+        let plain = tempfile::tempdir().unwrap();
+        for (path, mounted) in [
+            (Path::new("/"), true),
+            (Path::new("/proc"), true),
+            (Path::new("/proc/self"), false),
+            (plain.path(), false),
+        ] {
+            let opened = open(path);
+            assert_eq!(is_mount_point(&opened), Ok(mounted), "{}", path.display());
+            assert_eq!(is_on_another_device(&opened), Ok(mounted));
+        }
     }
 
     #[test]

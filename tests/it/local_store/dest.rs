@@ -12,7 +12,9 @@ use std::thread;
 
 use bots_mover::context::Context;
 use bots_mover::error::Kind;
+use bots_mover::object::{Base, Place};
 use bots_mover::stage::{MEMORY_LIMIT_BYTES, PART_MIN_BYTES, Stage};
+use bots_mover::store::local::LocalStore;
 use bots_mover::store::{Clash, Fetched, Published, Store as _};
 use jiff::Timestamp;
 
@@ -80,9 +82,40 @@ fn a_large_file_that_may_need_another_name_keeps_its_staged_copy() {
 #[test]
 fn a_file_is_made_without_a_base_too() {
     let sandbox = Sandbox::new();
-    let store = sandbox.store_without_base("new/one");
-    publish(&store, "a", &sandbox.staged(b"x"), Clash::Replace).unwrap();
+    let store = sandbox.store_without_base("new");
+    publish(&store, "one/a", &sandbox.staged(b"x"), Clash::Replace).unwrap();
     assert_eq!(fs::read(sandbox.at("new/one/a")).unwrap(), b"x");
+}
+
+#[test]
+fn without_a_base_the_directory_that_a_place_lies_in_is_never_made() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.store_without_base("vol/in");
+    let hint = "is the volume mounted?";
+    assert_fails(store.exists(), Kind::Missing, hint);
+    let staged = sandbox.staged(b"x");
+    let published = publish(&store, "d/a", &staged, Clash::Replace);
+    assert_fails(published, Kind::Missing, hint);
+    assert!(!sandbox.at("vol").exists());
+}
+
+/// It was mounted when the rule was listed, and is no more when the item is published.
+#[test]
+fn nothing_is_made_in_a_base_that_must_be_a_mount_point_and_is_none() {
+    let sandbox = Sandbox::new();
+    let base = Base {
+        path: sandbox.at(""),
+        must_be_mount: true,
+    };
+    let place = Place::File {
+        path: sandbox.at("new"),
+        base: Some(base),
+    };
+    let store = LocalStore::new(place, None, sandbox.context.clone());
+    let staged = sandbox.staged(b"x");
+    let published = publish(&store, "a", &staged, Clash::Replace);
+    assert_fails(published, Kind::Missing, "no mount point");
+    assert!(!sandbox.at("new").exists());
 }
 
 #[test]

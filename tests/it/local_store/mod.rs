@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use bots_mover::context::Context;
 use bots_mover::error::{Error, Kind, Result};
-use bots_mover::object::{Attributes, Entry, Name, Place, Version};
+use bots_mover::object::{Attributes, Base, Entry, Name, Place, Version};
 use bots_mover::stage::{Stage, Staged};
 use bots_mover::store::local::LocalStore;
 use bots_mover::store::{Clash, Listed, Published, Scope, Store as _};
@@ -73,7 +73,7 @@ impl Sandbox {
     fn store(&self, path: &str) -> LocalStore {
         let place = Place::File {
             path: self.at(path),
-            base: Some(self.root.path().join("base")),
+            base: Some(base(self.root.path().join("base"))),
         };
         LocalStore::new(place, None, self.context.clone())
     }
@@ -148,6 +148,7 @@ fn list(store: &LocalStore, recursive: bool) -> Result<(Listed, Vec<Entry>)> {
     let scope = Scope {
         recursive,
         wanted: &wanted,
+        aside: &|_| {},
     };
     let listed = store.list(&scope, &mut |entry| {
         found.push(entry);
@@ -252,6 +253,15 @@ fn again_in(mut command: Command, test: &str, directory: &Path) {
     );
 }
 
+/// A base that need not be a mount point.
+fn base(path: PathBuf) -> Base {
+    let must_be_mount = false;
+    Base {
+        path,
+        must_be_mount,
+    }
+}
+
 fn child_directory() -> Option<PathBuf> {
     std::env::var_os(CHILD).map(PathBuf::from)
 }
@@ -270,7 +280,7 @@ fn again_mounted(test: &str, directory: &Path, mount_command: &str) {
 
 fn child_sandbox(directory: &Path) -> (LocalStore, Arc<Context>) {
     let path = directory.join("in");
-    let base = Some(directory.to_path_buf());
+    let base = Some(base(directory.to_path_buf()));
     let context = Arc::new(Context::new(Timestamp::now, std::env::temp_dir()));
     let store = LocalStore::new(Place::File { path, base }, None, context.clone());
     (store, context)

@@ -62,6 +62,8 @@ pub(crate) struct Disk {
     nodes: BTreeMap<u64, Node>,
     /// The highest inode so far; none is used a second time.
     last: u64,
+    /// Names that differ only by upper and lower case are one, as on SMB.
+    folds_case: bool,
 }
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
@@ -73,6 +75,15 @@ impl Disk {
         Self {
             nodes: BTreeMap::from([(ROOT, root)]),
             last: ROOT,
+            folds_case: false,
+        }
+    }
+
+    /// One that does not tell upper from lower case, and keeps names as they were first written.
+    pub(crate) fn folding_case() -> Self {
+        Self {
+            folds_case: true,
+            ..Self::new()
         }
     }
 
@@ -169,6 +180,7 @@ impl Disk {
         let mut disk = Self {
             nodes: nodes.collect(),
             last: self.last,
+            folds_case: self.folds_case,
         };
         disk.count_links();
         disk
@@ -183,8 +195,17 @@ impl Disk {
     }
 
     pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<u64> {
-        let found = self.names(parent)?.get(name);
+        let names = self.names(parent)?;
+        let found = names.get(&self.as_written(names, name));
         found.copied().ok_or(Errno::NOENT)
+    }
+
+    /// The name as it stands in the directory, if it does.
+    fn as_written(&self, names: &Names, name: &OsStr) -> OsString {
+        let lower = name.to_string_lossy().to_lowercase();
+        let same = |there: &&OsString| there.to_string_lossy().to_lowercase() == lower;
+        let there = names.keys().find(same).filter(|_| self.folds_case);
+        there.cloned().unwrap_or_else(|| name.to_owned())
     }
 
     pub(super) fn names(&self, ino: u64) -> Result<&Names> {
@@ -341,7 +362,12 @@ impl Disk {
         }
     }
 
-    fn change(&mut self, parent: u64, change: Change) -> Result<()> {
+    fn change(&mut self, parent: u64, mut change: Change) -> Result<()> {
+        if let Ok(names) = self.names(parent) {
+            for (name, _) in &mut change {
+                *name = self.as_written(names, name);
+            }
+        }
         let node = self.node_mut(parent)?;
         if node.links == 0 {
             // It was removed, and somebody has it open.
