@@ -15,6 +15,7 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
   bots-mover [run]            run all rules once
   bots-mover check            validate the config and print each rule as resolved
   bots-mover explain NAME     which rule takes a key, path or name, and what it becomes
+  bots-mover graph            the rules as a Mermaid flowchart
   bots-mover move SRC DEST    one rule from the command line; SRC and DEST are
   bots-mover copy SRC DEST    s3://bucket/prefix or a path
 
@@ -49,6 +50,8 @@ pub enum Command {
         /// Whether to try the stores.
         connect: bool,
     },
+    /// Draw the rules.
+    Graph,
     /// Say which rule takes a name.
     Explain {
         /// A key, a path, or a bare name.
@@ -99,7 +102,7 @@ const FLAGS: &[&str] = &[
     "--version",
 ];
 
-const COMMANDS: &[&str] = &["run", "check", "explain", "move", "copy"];
+const COMMANDS: &[&str] = &["run", "check", "explain", "graph", "move", "copy"];
 
 /// Reads the arguments that follow the program's name.
 ///
@@ -234,11 +237,12 @@ fn command(
     match words.as_slice() {
         [] | ["run"] => Ok(Command::Run),
         ["check"] => Ok(Command::Check { connect }),
+        ["graph"] => Ok(Command::Graph),
         ["explain", name] => Ok(Command::Explain {
             name: (*name).to_owned(),
         }),
         ["explain", ..] => Err("`explain` takes one name: a key, a path, or a bare name".into()),
-        [word @ ("run" | "check"), extra, ..] => {
+        [word @ ("run" | "check" | "graph"), extra, ..] => {
             Err(format!("`{word}` takes no further word, found `{extra}`"))
         }
         [word, ..] => Err(match config::near(word, COMMANDS) {

@@ -37,7 +37,7 @@
 //! | `start` | arguments, environment and config to a run |
 //! | `cli` | the command line and `--help` |
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
-//! | `check`, `connect`, `explain` | what an operator asks before a run |
+//! | `graph`, `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
 //! | `run` | the shell: listers and workers, outcomes counted and told |
 //! | `report` | what the log says of a run, event by event |
@@ -61,6 +61,8 @@ pub mod start;
 pub mod cli;
 
 pub mod signal;
+
+pub mod graph;
 
 pub mod check;
 

@@ -21,7 +21,7 @@ use crate::rule::{Config, Instant};
 use crate::run::{World, run};
 use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED};
-use crate::{check, explain, relations, signal};
+use crate::{check, explain, graph, relations, signal};
 
 /// The longest config that is read, in bytes: what fits a ConfigMap.
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
@@ -103,6 +103,7 @@ fn prepared(
                 if taken { EXIT_DONE } else { EXIT_FAILED },
             ));
         }
+        Command::Graph => return Ok(Done::Said(graph::chart(&config), EXIT_DONE)),
         Command::Check { connect: false } => {
             return Ok(Done::Said(check::table(&config), EXIT_DONE));
         }

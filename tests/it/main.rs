@@ -20,6 +20,7 @@ mod crash;
 mod docs;
 mod engine;
 mod faults;
+mod graph;
 mod harness;
 mod kube;
 mod listing;
