@@ -54,6 +54,7 @@
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
+//! | `status` | the last line of a terminal: what is under way |
 //! | `sync` | the locks, threads and clock that the engine waits with |
 
 pub mod start;
@@ -105,5 +106,7 @@ pub mod object;
 pub mod error;
 
 pub mod logger;
+
+pub mod status;
 
 pub mod sync;

@@ -41,6 +41,7 @@ mod signals;
 mod sources;
 mod support;
 mod syscalls;
+mod terminal;
 mod tidy;
 mod tls;
 

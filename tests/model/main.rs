@@ -49,6 +49,8 @@ mod run;
 mod schedule;
 #[path = "../../src/stage.rs"]
 mod stage;
+#[path = "../../src/status.rs"]
+mod status;
 #[path = "../../src/store/mod.rs"]
 mod store;
 #[path = "../../src/summary.rs"]
