@@ -21,8 +21,9 @@
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
 //! - Only `store::local` creates, renames, links or removes files with names (`stage` has one
-//!   without); only `logger` prints events; only `context`, `schedule` and `signal` wait; only
-//!   `main` asks for the time of day and the environment.
+//!   without); only `logger` prints events, and with `status` the last line of a terminal; only
+//!   `context`, `schedule` and `signal` wait; only `main` asks for the time of day and the
+//!   environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
 //!   It does with the items that are taken, up to `max_items` of each rule, and with the names of

@@ -92,7 +92,7 @@ impl Screen {
     fn rate(&mut self, bytes: u64) -> u64 {
         let now = Instant::now();
         let rate = self.last.map_or(0, |(then, before, rate)| {
-            let ms = now.duration_since(then).as_millis().max(1);
+            let ms = now.saturating_duration_since(then).as_millis().max(1);
             let new = u128::from(bytes.saturating_sub(before)) * 1000 / ms;
             u64::try_from((u128::from(rate) * 4 + new) / 5).unwrap_or(u64::MAX)
         });
