@@ -2,7 +2,8 @@
 //!
 //! Each place is a node, however many rules share it, and each rule an arrow. Whatever a name holds
 //! stays text: what Mermaid, or the Markdown and HTML in its labels, could read as anything else is
-//! written as an entity. <https://mermaid.js.org/syntax/flowchart.html#entity-codes-to-escape-characters>
+//! written as an entity.
+//! <https://mermaid.js.org/syntax/flowchart.html#entity-codes-to-escape-characters>
 
 use std::fmt::Write as _;
 

@@ -240,7 +240,8 @@ fn what_check_warns_of_is_drawn_where_it_happens() {
         r"
   too: {src: {type: s3, path: in/850}, dest: {type: s3, path: away}}
   again: {src: {type: s3, path: far}, dest: {type: s3, path: near}, mode: copy}
-  same: {src: {type: s3, path: wide}, dest: {type: s3, path: thin, rename: {regex: '.+', replace: x}}}
+  same: {src: {type: s3, path: wide},
+         dest: {type: s3, path: thin, rename: {regex: '.+', replace: x}}}
 "
     );
     let yaml = config_of(&rules);

@@ -443,7 +443,7 @@ fn a_second_signal_leaves_nothing_of_the_status() {
 
 /// The lines without what differs from run to run.
 fn masked(lines: impl IntoIterator<Item = String>) -> Vec<String> {
-    let changes = Regex::new(r"^\S+Z |\bms=\d+").unwrap();
+    let changes = Regex::new(r"^\S+Z |\b(?:ms|oldest_age_seconds)=\d+").unwrap();
     let mut lines: Vec<String> = lines
         .into_iter()
         .map(|line| changes.replace_all(&line, "").into_owned())
