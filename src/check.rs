@@ -80,6 +80,22 @@ fn place(place: &Place) -> String {
     shown(&place.to_string())
 }
 
+/// How the rule treats its source and what is at the destination already.
+pub fn mode(rule: &Rule) -> String {
+    let mode = if rule.mode == Mode::Move {
+        "move"
+    } else {
+        "copy"
+    };
+    let if_exists = match rule.if_exists {
+        IfExists::Overwrite => "overwrite",
+        IfExists::Fail => "fail",
+        IfExists::KeepBoth => "keep_both",
+        IfExists::Skip => "skip",
+    };
+    format!("{mode}, if_exists {if_exists}")
+}
+
 fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
     let depth = match (&rule.source, rule.recursive) {
         (Place::S3 { .. }, true) => "all keys below",
@@ -102,18 +118,7 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
             ),
         ));
     }
-    let mode = if rule.mode == Mode::Move {
-        "move"
-    } else {
-        "copy"
-    };
-    let if_exists = match rule.if_exists {
-        IfExists::Overwrite => "overwrite",
-        IfExists::Fail => "fail",
-        IfExists::KeepBoth => "keep_both",
-        IfExists::Skip => "skip",
-    };
-    rows.push(("mode", format!("{mode}, if_exists {if_exists}")));
+    rows.push(("mode", mode(rule)));
     let at_once = rule.concurrency.unwrap_or(concurrency);
     let order = if at_once == 1 {
         "one at a time, in order".into()

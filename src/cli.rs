@@ -16,6 +16,7 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
   bots-mover check            validate the config and print each rule as resolved
   bots-mover schema           the JSON Schema of the config, for editors and CI
   bots-mover explain NAME     which rule takes a key, path or name, and what it becomes
+  bots-mover graph            the rules as a Mermaid flowchart
   bots-mover move SRC DEST    one rule from the command line; SRC and DEST are
   bots-mover copy SRC DEST    s3://bucket/prefix or a path
 
@@ -34,7 +35,7 @@ For move and copy, every key of a rule: --glob or --regex, --rename-regex with
 
 MinIO: MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY; optional MINIO_BUCKET,
 MINIO_REGION, MINIO_SESSION_TOKEN, MINIO_VERIFY, MINIO_ADDRESSING_STYLE,
-MINIO_CONNECT_TIMEOUT, MINIO_READ_TIMEOUT. Also TZ, TMPDIR, BOTS_MOVER_UMASK.
+MINIO_CONNECT_TIMEOUT, MINIO_READ_TIMEOUT. Also TZ, TMPDIR, BOTS_MOVER_UMASK, NO_COLOR.
 
 Exit codes: 0 all rules done; 1 a rule failed; 2 the command line, environment or
 config is wrong and nothing was touched; 128+n stopped by signal n.
@@ -50,6 +51,8 @@ pub enum Command {
         /// Whether to try the stores.
         connect: bool,
     },
+    /// Draw the rules.
+    Graph,
     /// Say which rule takes a name.
     Explain {
         /// A key, a path, or a bare name.
@@ -102,7 +105,7 @@ const FLAGS: &[&str] = &[
     "--version",
 ];
 
-const COMMANDS: &[&str] = &["run", "check", "schema", "explain", "move", "copy"];
+const COMMANDS: &[&str] = &["run", "check", "schema", "explain", "graph", "move", "copy"];
 
 /// Reads the arguments that follow the program's name.
 ///
@@ -241,11 +244,12 @@ fn command(
         [] | ["run"] => Ok(Command::Run),
         ["check"] => Ok(Command::Check { connect }),
         ["schema"] => Ok(Command::Schema),
+        ["graph"] => Ok(Command::Graph),
         ["explain", name] => Ok(Command::Explain {
             name: (*name).to_owned(),
         }),
         ["explain", ..] => Err("`explain` takes one name: a key, a path, or a bare name".into()),
-        [word @ ("run" | "check" | "schema"), extra, ..] => {
+        [word @ ("run" | "check" | "schema" | "graph"), extra, ..] => {
             Err(format!("`{word}` takes no further word, found `{extra}`"))
         }
         [word, ..] => Err(match config::near(word, COMMANDS) {

@@ -46,6 +46,7 @@ type Hook = Box<dyn FnOnce() + Send>;
 pub struct Stop {
     signal: AtomicI32,
     cancelled: AtomicBool,
+    ending: AtomicBool,
     on_request: Mutex<Vec<Hook>>,
     on_cancel: Mutex<Vec<Hook>>,
     lock: Mutex<()>,
@@ -123,11 +124,17 @@ impl Stop {
 
     /// Waits until nobody holds, or for `at_most`: a disk that hangs must not keep a process alive.
     pub fn wait_for_holders(&self, at_most: Duration) {
+        self.ending.store(true, Ordering::SeqCst);
         let some = |holders: &mut usize| *holders > 0;
         drop(
             self.released
                 .wait_timeout_while(lock(&self.holders), at_most, some),
         );
+    }
+
+    /// Whether the process is about to end: who holds must let go.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
     }
 
     /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.

@@ -60,6 +60,10 @@ pub struct Environment {
     pub log_level: Level,
     /// `BOTS_MOVER_TERMINATION_LOG`, else [`DEFAULT_TERMINATION_LOG`].
     pub termination_log: PathBuf,
+    /// `NO_COLOR`: no colour, even at a terminal. <https://no-color.org>
+    pub no_color: bool,
+    /// `TERM=dumb`: a terminal without escape sequences.
+    pub dumb: bool,
     connection: Vec<(&'static str, OsString)>,
 }
 
@@ -137,6 +141,8 @@ impl Environment {
                 )
                 .unwrap_or(Level::Info),
             termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
+            no_color: reader.raw("NO_COLOR").is_some(),
+            dumb: reader.raw("TERM").is_some_and(|name| name == "dumb"),
             connection,
         };
         reader.finish(Some(environment))

@@ -21,8 +21,9 @@
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
 //! - Only `store::local` creates, renames, links or removes files with names (`stage` has one
-//!   without); only `logger` prints events; only `context`, `schedule` and `signal` wait; only
-//!   `main` asks for the time of day and the environment.
+//!   without); only `logger` prints events, and with `status` the last line of a terminal; only
+//!   `context`, `schedule` and `signal` wait; only `main` asks for the time of day and the
+//!   environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
 //!   It does with the items that are taken, up to `max_items` of each rule, and with the names of
@@ -37,7 +38,7 @@
 //! | `start` | arguments, environment and config to a run |
 //! | `cli` | the command line and `--help` |
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
-//! | `check`, `connect`, `explain` | what an operator asks before a run |
+//! | `graph`, `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
 //! | `run` | the shell: listers and workers, outcomes counted and told |
 //! | `report` | what the log says of a run, event by event |
@@ -56,6 +57,7 @@
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
 //! | `text` | what cannot be seen is escaped |
+//! | `status` | the last line of a terminal: what is under way |
 //! | `sync` | the locks, threads and clock that the engine waits with |
 
 pub mod start;
@@ -63,6 +65,8 @@ pub mod start;
 pub mod cli;
 
 pub mod signal;
+
+pub mod graph;
 
 pub mod check;
 
@@ -109,5 +113,7 @@ pub mod error;
 pub mod logger;
 
 pub mod text;
+
+pub mod status;
 
 pub mod sync;

@@ -1,5 +1,8 @@
 //! One line per event on standard output; the only place that prints one.
 //!
+//! Where a person looks on, lines and [`status`](crate::status) take turns on one terminal: while
+//! there is a status, lines are held until it is drawn again, which is a fifth of a second at most.
+//!
 //! Names that come from outside are quoted and escaped, so that an object key cannot forge a line.
 //! Nothing here knows a secret: callers never have one in a text (see `error`).
 
@@ -9,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::status::{Screen, UnderWay};
 use crate::text;
 
 /// How much a line matters; the later, the chattier.
@@ -34,6 +38,16 @@ impl Level {
             "debug" => Self::Debug,
             _ => return None,
         })
+    }
+
+    /// What begins its colour: red, yellow, green, blue.
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Error => "\x1b[31m",
+            Self::Warn => "\x1b[33m",
+            Self::Info => "\x1b[32m",
+            Self::Debug => "\x1b[34m",
+        }
     }
 
     fn label(self) -> &'static str {
@@ -66,6 +80,17 @@ impl Format {
     }
 }
 
+/// Which of the standard streams a person looks at.
+#[derive(Default)]
+pub struct Terminal {
+    /// Standard output is one.
+    pub stdout: bool,
+    /// Levels are coloured.
+    pub colour: bool,
+    /// Standard error, where that is one.
+    pub screen: Option<Screen>,
+}
+
 /// Where the lines go.
 pub struct Logger {
     format: Format,
@@ -76,6 +101,9 @@ pub struct Logger {
 
 struct Sink {
     out: Box<dyn Write + Send>,
+    terminal: Terminal,
+    /// Lines that wait for their turn, while there is a status on the terminal that they go to.
+    held: Option<String>,
     first_error: Option<String>,
     last: String,
 }
@@ -94,10 +122,27 @@ impl Logger {
             clock,
             sink: Mutex::new(Sink {
                 out,
+                terminal: Terminal::default(),
+                held: None,
                 first_error: None,
                 last: String::new(),
             }),
         }
+    }
+
+    /// For a person at a terminal.
+    #[must_use]
+    pub fn at(self, terminal: Terminal) -> Self {
+        self.sink().terminal = terminal;
+        self
+    }
+
+    /// Begins a status, where standard error is a terminal.
+    pub fn status(&self) -> Option<Status<'_>> {
+        let mut sink = self.sink();
+        sink.terminal.screen.as_ref()?;
+        sink.held = sink.terminal.stdout.then(String::new);
+        Some(Status(self))
     }
 
     /// Begins a line; it is written by [`Line::emit`].
@@ -133,6 +178,49 @@ impl Logger {
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    /// Writes the lines that waited, in place of the status.
+    fn give_way(&mut self) {
+        if let Some(screen) = &mut self.terminal.screen {
+            screen.wipe();
+        }
+        let held = self.held.as_mut().map(std::mem::take).unwrap_or_default();
+        self.write(&held);
+    }
+
+    fn write(&mut self, text: &str) {
+        let out = &mut self.out;
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// The status of a run; gone when dropped. One at a time.
+pub struct Status<'a>(&'a Logger);
+
+impl Status<'_> {
+    /// Draws it, below the lines that came meanwhile.
+    pub fn draw(&self, mut under_way: UnderWay) {
+        for rule in &mut under_way.rules {
+            *rule = quoted(rule);
+        }
+        let mut sink = self.0.sink();
+        if sink.held.as_ref().is_some_and(|held| !held.is_empty()) {
+            sink.give_way();
+        }
+        if let Some(screen) = &mut sink.terminal.screen {
+            screen.draw(&under_way);
+        }
+    }
+}
+
+impl Drop for Status<'_> {
+    fn drop(&mut self) {
+        let mut sink = self.0.sink();
+        sink.give_way();
+        sink.held = None;
     }
 }
 
@@ -191,10 +279,16 @@ impl Line<'_> {
         }
         sink.last.clone_from(&self.text);
         self.text.push('\n');
-        let _ = sink
-            .out
-            .write_all(self.text.as_bytes())
-            .and_then(|()| sink.out.flush());
+        if sink.terminal.colour && self.logger.format == Format::Text {
+            let label = self.level.label();
+            let coloured = format!("{}{label}\x1b[0m", self.level.colour());
+            // What stands before it is the time, which has no letters that could be taken for it.
+            self.text = self.text.replacen(label, &coloured, 1);
+        }
+        match &mut sink.held {
+            Some(held) => held.push_str(&self.text),
+            None => sink.write(&self.text),
+        }
     }
 
     fn bare(mut self, key: &'static str, value: &str) -> Self {

@@ -33,30 +33,59 @@ pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What is allowed but looks like a mistake, one line each.
+/// What is allowed but looks like a mistake.
+pub struct Finding {
+    /// The rules that it is about, by their place in the list.
+    pub rules: Vec<usize>,
+    /// Where it happens.
+    pub places: Vec<Place>,
+    /// What it is, one line.
+    pub text: String,
+}
+
+/// The texts of all [`findings`].
 pub fn warnings(rules: &[Rule]) -> Vec<String> {
-    let mut warnings: Vec<String> = rules.iter().flat_map(alone).collect();
+    let findings = findings(rules).into_iter();
+    findings.map(|finding| finding.text).collect()
+}
+
+/// What is allowed but looks like a mistake: rule by rule, then pair by pair.
+pub fn findings(rules: &[Rule]) -> Vec<Finding> {
+    let found = |rules: &[usize], places: &[&Place], text| Finding {
+        rules: rules.into(),
+        places: places.iter().map(|place| (*place).clone()).collect(),
+        text,
+    };
+    let mut findings = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let texts = alone(rule).into_iter();
+        findings.extend(texts.map(|text| found(&[index], &[&rule.dest], text)));
+    }
     let samples: Vec<Vec<String>> = rules.iter().map(samples).collect();
-    let pairs_from = warnings.len();
+    let pairs_from = findings.len();
     for (index, a) in rules.iter().enumerate() {
         for (other, b) in rules.iter().enumerate().skip(index + 1) {
             let names = || candidates(a, b, &samples[index], &samples[other]);
+            let pair = |places: [&Place; 2], text| found(&[index, other], &places, text);
             // The cheap questions first: most pairs of many rules end here.
             if touch(&a.source, &b.source) && !surely_differ(a, b) {
-                warnings.extend(same_source(a, b, &names()));
+                let text = same_source(a, b, &names());
+                findings.extend(text.map(|text| pair([&a.source, &b.source], text)));
             }
             for (a, b) in [(a, b), (b, a)] {
                 if touch(&a.dest, &b.source) {
-                    warnings.extend(feeds(a, b, &names()));
+                    let text = feeds(a, b, &names());
+                    findings.extend(text.map(|text| pair([&a.dest, &b.source], text)));
                 }
             }
-            if warnings.len() >= pairs_from + MAX_PAIRS {
-                warnings.push("further pairs of rules were not looked at".into());
-                return warnings;
+            if findings.len() >= pairs_from + MAX_PAIRS {
+                let text = "further pairs of rules were not looked at".into();
+                findings.push(found(&[], &[], text));
+                return findings;
             }
         }
     }
-    warnings
+    findings
 }
 
 /// Examples that come out differently, one line each with what was expected and what came.

@@ -21,6 +21,7 @@ use crate::plan::{self, Claims, Selected, Selection};
 use crate::report::Report;
 use crate::rule::{Config, IfExists, Instant, Mode, Rule};
 use crate::schedule::{Left, Schedule};
+use crate::status::{self, UnderWay};
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Scope as ListScope, Store};
 use crate::summary::{Tally, exit_code};
 use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
@@ -130,6 +131,13 @@ struct Flight {
     started: sync::Instant,
 }
 
+impl Flight {
+    /// How far it is. Every byte is counted when it is staged and again when it is published.
+    fn bytes(&self) -> u64 {
+        (self.meter.load(Ordering::Relaxed) / 2).min(self.size_bytes)
+    }
+}
+
 /// One rule in the run.
 struct Lane<'a> {
     rule: &'a Rule,
@@ -156,6 +164,9 @@ struct Rounds {
     started: Option<sync::Instant>,
     /// Items that count towards `max_items`.
     taken: usize,
+    /// Items of all rounds, and how many of them ended.
+    selected: usize,
+    ended: usize,
     /// Items of this round that do not.
     passed_over: usize,
     /// What the listings so far left alone, and was said.
@@ -214,11 +225,25 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and says how far it is.
     fn look_on(&self) {
+        let (log, stop) = (self.world.log, &self.world.context.stop);
+        // A second signal ends the process once the status is gone.
+        let mut status = log.status().map(|status| (status, stop.hold()));
+        let patience = status.as_ref().map_or(PROGRESS_EVERY, |_| status::EVERY);
+        let mut told = sync::Instant::now();
         loop {
-            match self.schedule.wait(PROGRESS_EVERY) {
-                Left::Tasks => self.say_progress(),
+            match self.schedule.wait(patience) {
+                Left::Tasks => {
+                    if told.elapsed() >= PROGRESS_EVERY {
+                        told = sync::Instant::now();
+                        self.say_progress();
+                    }
+                    status.take_if(|_| stop.is_ending());
+                    if let Some((status, _)) = &status {
+                        status.draw(self.under_way());
+                    }
+                }
                 // The run was stopped, and nobody will use what is still being listed.
                 Left::Listings => return self.world.context.stop.cancel(),
                 Left::Nothing => return,
@@ -422,6 +447,7 @@ impl Run<'_> {
             let mut progress = lock(&lane.progress);
             progress.more = selected.more;
             progress.taken += selected.entries.len();
+            progress.selected += selected.entries.len();
             progress.passed_over = 0;
             progress.over = round.rule_over.is_some();
             std::mem::replace(&mut progress.said, Said::Started) == Said::Nothing
@@ -574,6 +600,26 @@ impl Run<'_> {
         None
     }
 
+    /// What a person at a terminal is told.
+    fn under_way(&self) -> UnderWay {
+        let mut all = UnderWay {
+            stopping: self.world.context.stop.requested().is_some(),
+            ..UnderWay::default()
+        };
+        for lane in &self.lanes {
+            let progress = lock(&lane.progress);
+            all.done += progress.ended;
+            all.selected += progress.selected;
+            if progress.started.is_some() && progress.said != Said::Done {
+                all.rules.push(lane.rule.name.clone());
+            }
+            drop(progress);
+            all.bytes += lock(&lane.tally).bytes;
+        }
+        all.bytes += lock(&self.in_flight).iter().map(Flight::bytes).sum::<u64>();
+        all
+    }
+
     /// Tells how far the items are that have been in flight for long.
     fn say_progress(&self) {
         for flight in lock(&self.in_flight).iter() {
@@ -581,10 +627,8 @@ impl Run<'_> {
                 continue;
             }
             let rule = self.lanes[flight.lane].rule;
-            let of = flight.size_bytes;
-            // Every byte is counted when it is staged and again when it is published.
-            let bytes = (flight.meter.load(Ordering::Relaxed) / 2).min(of);
-            self.report.progress(rule, &flight.name, bytes, of);
+            self.report
+                .progress(rule, &flight.name, flight.bytes(), flight.size_bytes);
         }
     }
 
@@ -629,7 +673,10 @@ impl Run<'_> {
 
     /// Only a listing that left something is followed by another.
     fn note_seen(lane: &Lane<'_>, name: &Name) {
-        if lock(&lane.progress).more {
+        let mut progress = lock(&lane.progress);
+        progress.ended += 1;
+        if progress.more {
+            drop(progress);
             lock(&lane.seen).insert(name.clone());
         }
     }

@@ -3,7 +3,7 @@
 //! Whatever is wrong with these is told before anything is touched, all of it at once.
 
 use std::ffi::OsString;
-use std::io::{Read, Write as _};
+use std::io::{IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,15 +14,16 @@ use crate::config::{self, Problems, near};
 use crate::connect::connect;
 use crate::context::Context;
 use crate::environment::{Connection, Environment, Verify};
-use crate::logger::{Level, Logger};
+use crate::logger::{Level, Logger, Terminal};
 use crate::object::Place;
 use crate::open::RealStores;
 use crate::rule::{Config, Instant};
 use crate::run::{World, run};
+use crate::status::Screen;
 use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED};
 use crate::text::shown;
-use crate::{check, explain, relations, signal};
+use crate::{check, explain, graph, relations, signal};
 
 /// The longest config that is read, in bytes: what fits a ConfigMap.
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
@@ -105,6 +106,7 @@ fn prepared(
                 if taken { EXIT_DONE } else { EXIT_FAILED },
             ));
         }
+        Command::Graph => return Ok(Done::Said(graph::chart(&config), EXIT_DONE)),
         Command::Check { connect: false } => {
             return Ok(Done::Said(check::table(&config, &instant), EXIT_DONE));
         }
@@ -163,12 +165,13 @@ fn real_run(
     stores: &RealStores,
 ) -> Result<Done, String> {
     let context = &stores.context;
-    let log = Arc::new(Logger::new(
+    let log = Logger::new(
         args.log_format.unwrap_or(environment.log_format),
         args.log_level.unwrap_or(environment.log_level),
         context.clock,
         Box::new(std::io::stdout()),
-    ));
+    );
+    let log = Arc::new(log.at(terminal(environment)));
     let late = Arc::clone(&log);
     let late_message = environment.termination_log.clone();
     signal::watch(context, move |signal| {
@@ -200,6 +203,17 @@ fn real_run(
     let (_, code) = run(config, stores, &world);
     leave_message(&environment.termination_log, &last_words(&log));
     Ok(Done::Ran(code))
+}
+
+fn terminal(environment: &Environment) -> Terminal {
+    let (stdout, stderr) = (std::io::stdout().is_terminal(), std::io::stderr());
+    Terminal {
+        stdout,
+        colour: stdout && !environment.no_color && !environment.dumb,
+        screen: stderr
+            .is_terminal()
+            .then(|| Screen::new(stderr, environment.dumb)),
+    }
 }
 
 fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Result<Config, String> {

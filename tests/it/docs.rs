@@ -9,12 +9,12 @@ use crate::support::log::Event;
 use crate::support::minio::PINNED;
 
 /// A fenced block of a document.
-struct Block {
-    document: PathBuf,
+pub(crate) struct Block {
+    pub(crate) document: PathBuf,
     /// The number of its first line.
     line: usize,
     language: String,
-    text: String,
+    pub(crate) text: String,
 }
 
 fn root() -> &'static Path {
@@ -39,7 +39,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-fn blocks(language: &str) -> Vec<Block> {
+pub(crate) fn blocks(language: &str) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
@@ -69,7 +69,7 @@ fn blocks(language: &str) -> Vec<Block> {
 }
 
 impl Block {
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.document.display(), self.line)
     }
 }

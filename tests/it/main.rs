@@ -20,6 +20,7 @@ mod crash;
 mod docs;
 mod engine;
 mod faults;
+mod graph;
 mod harness;
 mod kube;
 mod listing;
@@ -42,6 +43,7 @@ mod signals;
 mod sources;
 mod support;
 mod syscalls;
+mod terminal;
 mod tidy;
 mod tls;
 

@@ -51,6 +51,8 @@ mod schedule;
 mod shell_pattern;
 #[path = "../../src/stage.rs"]
 mod stage;
+#[path = "../../src/status.rs"]
+mod status;
 #[path = "../../src/store/mod.rs"]
 mod store;
 #[path = "../../src/summary.rs"]
