@@ -37,6 +37,8 @@ readonly large_mib=400 slow_cpu=25m
 work=$(mktemp --directory "${TMPDIR:-/tmp}/mover-e2e.XXXXXX")
 readonly work
 minio_pod=minio
+# What kube/README.md begins with; 'enter' sets it.
+environment="" namespace="" bucket=""
 cordoned=""
 doing="the beginning"
 checks_done=0
@@ -55,14 +57,16 @@ main() {
     use_images
 
     check "Bots' namespaces enforce Pod Security 'restricted'" make_environments
-    check "MinIO has a bucket, and a user with the rights of minio-policy.json" make_minio
-    check "every overlay is applied where 'restricted' is enforced" apply_overlays
-    check "'check --connect' finds all in order in every environment" connect_everywhere
+    check "MinIO has a bucket for each environment, and a user who may use no other" make_minio
+    check "every overlay is applied, suspended, where 'restricted' is enforced" apply_overlays
+    check "the check of each environment finds all in order and moves nothing" check_everywhere
+    enter prod
 
     # What takes long in the cluster is begun here and looked at below.
     start_tick
     start_failing_jobs
-    check "a Job from the CronJob moves both ways, now, and is Complete" job_from_cronjob
+    check "the first file comes, and Bots sees it" first_file
+    check "a Job from the CronJob moves both ways, now, twice, and is Complete" job_from_cronjob
     check "rules on standard input run once" rules_from_stdin
     check "the exit code of the run is that of the command" exit_code_comes_through
     check "one line copies from bucket to bucket" copy_between_buckets
@@ -177,7 +181,6 @@ make_environments() {
     kubectl create namespace minio
     kubectl label namespace minio bots-mover-e2e=true
     start_minio minio http
-    start_minio minio-dev http
     for namespace in "${environments[@]}"; do
         if [[ -z "$storage_class" ]]; then
             kubectl exec minio --namespace minio -- sh -c "cd /volumes && rm -rf $namespace &&
@@ -205,63 +208,82 @@ start_minio() {
     eventually 120 kubectl exec "$1" --namespace minio -- true
 }
 
-# The environments of one MinIO would take each other's files, so that the one whose schedule runs
-# has a MinIO of its own.
 make_minio() {
-    local namespace=edi-dev
-    minio_pod=minio-dev fill_minio
-    write_secret_file "http://$(address minio minio-dev):9000"
-    readme 'create secret generic .*from-env-file=minio.env$'
-    fill_minio
-    write_secret_file "http://$(address minio minio):9000"
-    for namespace in edi-staging edi; do
+    local each
+    for each in dev staging prod; do
+        enter "$each"
+        fill_minio
+        write_secret_file "http://$(address minio minio):9000"
         readme 'create secret generic .*from-env-file=minio.env$'
     done
+    # As the user of the last one, in the bucket of the first one.
+    mc alias set mover http://127.0.0.1:9000 "bots-mover-$bucket" "$secret_key"
+    mc ls "mover/$bucket"
+    if mc ls mover/edi-dev; then complain "production reads the bucket of development"; fi
 }
 
+# MinIO of the namespace and bucket that are entered. Only the secret key is asked for at a terminal.
 fill_minio() {
     kubectl wait "pod/$minio_pod" --for condition=Ready --namespace minio --timeout 120s
-    mc mb minio/edi
-    set_policy "$(<kube/minio-policy.json)"
-    mc admin user add minio bots-mover "$secret_key"
-    mc admin policy attach minio bots-mover --user bots-mover
+    readme '^mc admin info'
+    readme '^mc mb'
+    readme '^sed .*minio-policy.json'
+    set_policy
+    mc admin user add minio "bots-mover-$bucket" "$secret_key"
+    readme '^mc admin policy attach'
 }
 
-# POLICY
+# From policy.json here, which mc looks for beside MinIO.
 set_policy() {
-    write_beside_minio "$1" /tmp/policy.json
-    mc admin policy create minio bots-mover /tmp/policy.json
+    write_beside_minio "$(<policy.json)" policy.json
+    readme '^mc admin policy create'
 }
 
 # ENDPOINT
 write_secret_file() {
-    printf '%s\n' "MINIO_ENDPOINT=$1" MINIO_ACCESS_KEY=bots-mover "MINIO_SECRET_KEY=$secret_key" \
-        >minio.env
+    printf '%s\n' "MINIO_ENDPOINT=$1" "MINIO_ACCESS_KEY=bots-mover-$bucket" \
+        "MINIO_SECRET_KEY=$secret_key" >minio.env
 }
 
 # --- the mover ---
 
 apply_overlays() {
-    local environment namespace
-    for environment in dev staging prod; do
+    local each
+    for each in dev staging prod; do
+        enter "$each"
+        readme '^printf .*suspend: true'
         readme 'apply --kustomize "kube/overlays/[$]environment"'
-    done
-    for namespace in "${environments[@]}"; do
-        suspend "$namespace"
+        expect "suspended" "$(kubectl get cronjob bots-mover --namespace "$namespace" \
+            --output 'jsonpath={.spec.suspend}')" true
     done
 }
 
-connect_everywhere() {
-    local namespace
-    for namespace in "${environments[@]}"; do
-        readme '-- check --connect'
+check_everywhere() {
+    local each job="" said
+    for each in dev staging prod; do
+        enter "$each"
+        put "order" in/x12/850/check.edi
+        readme '^kubectl get pods .*persistentVolumeClaim'
+        readme '^job="bots-mover-check-'
+        readme 'create job .*"check","--connect"'
+        said=$(readme '^until kubectl logs')
+        expect_parts "the check" "$said" "s3://$bucket/in/x12/850/" "  ok "
+        if [[ "$said" == *FAIL* ]]; then complain "$said"; fi
+        job_ends "$namespace" "$job" Complete
+        bucket_has in/x12/850/check.edi "order"
+        mc rm "minio/$bucket/in/x12/850/check.edi"
     done
 }
 
 start_tick() {
-    minio_pod=minio-dev put "order" in/x12/850/tick.edi
+    local environment namespace bucket
+    enter dev
+    put "order" in/x12/850/tick.edi
     bots_writes edi-dev tick.edi "invoice"
-    resume edi-dev
+    readme '^sed .*suspend: true'
+    readme 'apply --kustomize "kube/overlays/[$]environment"'
+    expect "suspended" "$(kubectl get cronjob bots-mover --namespace edi-dev \
+        --output 'jsonpath={.spec.suspend}')" false
 }
 
 tick_moves() {
@@ -273,15 +295,31 @@ tick_moves() {
     expect "its owner" "$(of_job edi-dev "$job" '{.metadata.ownerReferences[0].kind}')" CronJob
     job_says edi-dev "$job" 'event=run_done moved=2 copied=0 skipped=0 failed=0'
     bots_reads edi-dev tick.edi "order"
-    minio_pod=minio-dev bucket_has out/x12/810/tick.edi "invoice"
+    bucket=edi-dev bucket_has out/x12/810/tick.edi "invoice"
     echo "$job" >tick
 }
 
+first_file() {
+    local job="" said
+    put "order 0" in/x12/850/po1.edi
+    readme '^job="bots-mover-first-'
+    readme 'create job "[$]job" --from=cronjob/bots-mover --namespace "[$]namespace"$'
+    said=$(readme '^until kubectl logs')
+    expect_parts "the log" "$said" "event=moved" "dest=/home/bots/.bots/inbound/850/po1.edi"
+    job_ends edi "$job" Complete
+    bots_reads edi po1.edi "order 0"
+}
+
 job_from_cronjob() {
+    local job
     put "order 1" in/x12/850/po1.edi
     bots_writes edi 810_1.edi "invoice 1"
-    readme 'create job bots-mover-now'
-    job_ends edi bots-mover-now Complete
+    readme 'create job "bots-mover-now-'
+    sleep 1
+    readme 'create job "bots-mover-now-'
+    for job in $(kubectl get jobs --namespace edi --output name | grep bots-mover-now-); do
+        job_ends edi "${job#*/}" Complete
+    done
     bots_reads edi po1.edi "order 1"
     bucket_has out/x12/810/810_1.edi "invoice 1"
     bucket_lacks in/x12/850/po1.edi
@@ -294,7 +332,7 @@ rules_from_stdin() {
     put "order 2" special/po2.edi
     cat >rules.yaml <<'EOF'
 config:
-  defaults: { default_bucket: edi, base_file_path: /home/bots/.bots }
+  defaults: { base_file_path: /home/bots/.bots }
   special:
     src: { type: s3, path: special }
     dest: { type: file, path: inbound/850 }
@@ -323,29 +361,32 @@ EOF
 # The policy as it comes names one bucket.
 copy_between_buckets() {
     mc mb minio/archive
-    set_policy "$(sed 's|"arn:aws:s3:::edi\([^"]*\)"|&, "arn:aws:s3:::archive\1"|' \
-        kube/minio-policy.json)"
-    readme '-- copy s3://edi/out/x12 s3://archive/x12'
+    sed 's|"arn:aws:s3:::edi\([^"]*\)"|&, "arn:aws:s3:::archive\1"|' kube/minio-policy.json \
+        >policy.json
+    set_policy
+    readme '-- copy .* s3://archive/x12'
     expect "the copy" "$(mc cat minio/archive/x12/810/810_1.edi)" "invoice 1"
     bucket_has out/x12/810/810_1.edi "invoice 1"
 }
 
 move_to_volume() {
     put "order 3" in/x12/850/po3.edi
-    readme '-- move s3://edi/in/x12/850 inbound/850'
+    readme '-- move .* inbound/850'
     bots_reads edi po3.edi "order 3"
     bucket_lacks in/x12/850/po3.edi
 }
 
 # The rules and the environment that job/ comes with.
 job_with_rules() {
+    local environment namespace bucket
+    enter dev
     cp "$root"/kube/job/{config,kustomization}.yaml kube/job
-    minio_pod=minio-dev put "order of old" archive/x12/850/old.edi
-    readme 'delete job bots-mover-once --namespace edi-dev'
+    put "order of old" archive/x12/850/old.edi
+    readme 'delete job bots-mover-once --namespace "[$]namespace"'
     readme 'apply --kustomize kube/job$'
     job_ends edi-dev bots-mover-once Complete
     bots_reads edi-dev old.edi "order of old"
-    minio_pod=minio-dev bucket_has archive/x12/850/old.edi "order of old"
+    bucket_has archive/x12/850/old.edi "order of old"
 }
 
 # --- failures ---
@@ -456,7 +497,7 @@ roll_back() {
     cp before.yaml kube/overlays/dev/kustomization.yaml
     kubectl apply --kustomize kube/overlays/dev
     expect "the ConfigMap" "$(config_map edi-dev)" "$(<before)"
-    minio_pod=minio-dev put "order 5" in/x12/850/po5.edi
+    bucket=edi-dev put "order 5" in/x12/850/po5.edi
     kubectl create job bots-mover-back --from cronjob/bots-mover --namespace edi-dev
     job_ends edi-dev bots-mover-back Complete
     bots_reads edi-dev po5.edi "order 5"
@@ -488,13 +529,10 @@ remove_mover() {
 
 # With little CPU, so that both can be caught in the act.
 start_large() {
-    # shellcheck disable=SC2034 # the command of the README reads it
-    local environment=prod
     edit kube/overlays/prod/resources_patch.yaml 'cpu: 50m' "cpu: $slow_cpu"
     edit kube/overlays/prod/resources_patch.yaml 'limits: {' "limits: { cpu: $slow_cpu,"
     printf 'components: [../../components/shards]\n' >>kube/overlays/prod/kustomization.yaml
     readme 'apply --kustomize "kube/overlays/[$]environment"'
-    suspend edi bots-mover-outbound
     kubectl exec minio --namespace minio -- sh -c "cd /tmp &&
         head -c ${large_mib}m /dev/urandom >large && sha256sum <large &&
         mc --quiet cp large minio/edi/in/x12/850/large.edi >&2" >in.sum
@@ -593,8 +631,9 @@ ensure_dns() {
 }
 
 private_ca() {
-    # shellcheck disable=SC2034 # the command of the README reads it
-    local said environment=staging
+    # shellcheck disable=SC2034 # the commands of the README read them
+    local said environment namespace bucket
+    enter staging
     start_minio minio-tls https
     make_certificate "$(address minio minio-tls)"
     minio_pod=minio-tls write_beside_minio "$(<public.crt)" /certs/public.crt
@@ -606,7 +645,7 @@ private_ca() {
         --dry-run=client --output yaml | kubectl apply --filename -
 
     said=$(kubectl run bots-mover-once --namespace edi-staging --image "$image" --restart Never \
-        --rm --stdin --override-type strategic --overrides "$(<kube/run/volume.json)" -- \
+        --env "MINIO_BUCKET=$bucket" --rm --stdin --override-type strategic --overrides "$(<kube/run/volume.json)" -- \
         check --connect --config - <kube/base/config.yaml) && complain "a stranger was believed"
     expect_parts "check --connect" "$said" "TLS: "
 

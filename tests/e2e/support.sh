@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the checks of run.sh are written with. Its variables are known here: 'work', a directory of
-# its own; 'minio_pod', the MinIO that is meant, 'doing' and 'checks_done'.
+# its own; 'root', 'minio_pod' and 'bucket', the MinIO and the bucket that are meant, 'doing' and
+# 'checks_done'.
 # shellcheck disable=SC2154
 
 # --- checks ---
@@ -47,10 +48,20 @@ eventually() {
 
 # --- the manifests, as a user has them ---
 
+# ENVIRONMENT: the words at the top of kube/README.md, for the commands below them.
+# shellcheck disable=SC2034 # these read them
+enter() {
+    environment=$1
+    namespace=$(sed --quiet 's/^namespace: //p' "$root/kube/overlays/$1/kustomization.yaml")
+    bucket=$(sed --quiet 's/.*MINIO_BUCKET, value: \(.*\) }/\1/p' \
+        "$root/kube/overlays/$1/bucket_patch.yaml")
+}
+
 # PATTERN: runs the one command of kube/README.md that has it; it sees the caller's variables.
 readme() {
-    local commands
-    commands=$(grep '^ *\(kubectl\|current=\)' kube/README.md | grep --extended-regexp -e "$1") ||
+    local commands words='kubectl \|current=\|job=\|until \|printf \|sed \|mc '
+    commands=$(sed --quiet "s/^ *\($words\)/\1/p" kube/README.md |
+        grep --extended-regexp -e "$1" | sort --unique) ||
         complain "kube/README.md has no command with: $1"
     expect "commands of kube/README.md with '$1'" "$(wc --lines <<<"$commands")" 1
     echo "$ $commands"
@@ -145,17 +156,17 @@ write_beside_minio() {
 # TEXT KEY
 put() {
     # shellcheck disable=SC2016 # the shell in the pod is to see its own arguments
-    beside_minio sh -c 'printf %s "$0" | mc --quiet --insecure pipe "$1"' "$1" "minio/edi/$2"
+    beside_minio sh -c 'printf %s "$0" | mc --quiet --insecure pipe "$1"' "$1" "minio/$bucket/$2"
 }
 
 # KEY TEXT
 bucket_has() {
-    expect "object $1" "$(mc cat "minio/edi/$1")" "$2"
+    expect "object $1" "$(mc cat "minio/$bucket/$1")" "$2"
 }
 
 # KEY
 bucket_lacks() {
-    ! mc stat "minio/edi/$1" || complain "the object $1 is still there"
+    ! mc stat "minio/$bucket/$1" || complain "the object $1 is still there"
 }
 
 # NAMESPACE NAME TEXT: Bots wrote a file and has left it alone for long.

@@ -92,6 +92,7 @@ pub(crate) fn configs() -> Vec<(String, String)> {
 #[test]
 fn every_config_in_the_documents_is_accepted() {
     let sandbox = Sandbox::without_minio();
+    sandbox.env("MINIO_BUCKET", "edi");
     let configs = blocks("yaml")
         .into_iter()
         .filter(|block| block.text.starts_with("config:"));

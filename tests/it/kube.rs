@@ -1,6 +1,14 @@
 //! The manifests of kube/ keep what kube/README.md promises: they are rendered as `kubectl apply
 //! --kustomize` would, and looked at object by object. No cluster is needed.
 
+mod alerts;
+mod components;
+mod gitops;
+mod jobs;
+mod parts;
+mod pods;
+mod readme;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +18,6 @@ use std::sync::OnceLock;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::support::Sandbox;
 
 /// The environments: name, namespace, schedule, its period in seconds.
 const ENVIRONMENTS: [(&str, &str, &str, u64); 3] = [
@@ -54,568 +60,6 @@ fn a_misspelt_key_does_not_fit() {
     }
 }
 
-// --- pods ---
-
-#[test]
-fn every_pod_fits_the_restricted_profile() {
-    for (what, pod) in all_pods() {
-        let same = |pointer: &str, value: Value| {
-            assert_eq!(pod.pointer(pointer), Some(&value), "{what}: {pointer}");
-        };
-        same("/securityContext/runAsNonRoot", json!(true));
-        same("/securityContext/runAsUser", json!(1000));
-        same("/securityContext/runAsGroup", json!(1000));
-        same("/securityContext/fsGroup", json!(1000));
-        let policy = json!("OnRootMismatch");
-        same("/securityContext/fsGroupChangePolicy", policy);
-        let profile = json!("RuntimeDefault");
-        same("/securityContext/seccompProfile/type", profile);
-        let container = "/containers/0/securityContext";
-        same(
-            container,
-            json!({
-                "allowPrivilegeEscalation": false,
-                "readOnlyRootFilesystem": true,
-                "capabilities": { "drop": ["ALL"] },
-            }),
-        );
-        assert_eq!(list(&pod, "/containers").len(), 1, "{what}");
-        for absent in [
-            "hostNetwork",
-            "hostPID",
-            "hostIPC",
-            "initContainers",
-            "serviceAccountName",
-        ] {
-            assert_eq!(pod.get(absent), None, "{what}: {absent}");
-        }
-        for volume in list(&pod, "/volumes") {
-            let kind = volume
-                .as_object()
-                .unwrap()
-                .keys()
-                .find(|key| *key != "name");
-            let kind = kind.expect("a volume is of some kind");
-            let restricted = ["configMap", "emptyDir", "persistentVolumeClaim"];
-            assert!(restricted.contains(&kind.as_str()), "{what}: {volume}");
-        }
-    }
-}
-
-#[test]
-fn every_pod_is_told_nothing_of_the_cluster() {
-    for (what, pod) in all_pods() {
-        for key in ["automountServiceAccountToken", "enableServiceLinks"] {
-            assert_eq!(pod.get(key), Some(&json!(false)), "{what}: {key}");
-        }
-    }
-}
-
-#[test]
-fn every_pod_stages_on_disk_within_a_limit() {
-    for (what, pod) in all_pods() {
-        let staging = named(&pod, "/volumes", "staging");
-        assert_eq!(staging.pointer("/emptyDir/medium"), None, "{what}");
-        let limit = staging.pointer("/emptyDir/sizeLimit");
-        assert!(limit.is_some_and(Value::is_string), "{what}: {staging}");
-        let mount = named(&pod, "/containers/0/volumeMounts", "staging");
-        assert_eq!(mount["mountPath"], "/tmp", "{what}");
-    }
-}
-
-#[test]
-fn every_pod_has_memory_to_spare_and_fits_a_small_node() {
-    for (what, pod) in all_pods() {
-        let mebibytes = |pointer: &str| -> u64 {
-            let text = pod.pointer(pointer).and_then(Value::as_str);
-            let number = text.and_then(|text| text.strip_suffix("Mi"));
-            number
-                .unwrap_or_else(|| panic!("{what}: {pointer}"))
-                .parse()
-                .unwrap()
-        };
-        let request = mebibytes("/containers/0/resources/requests/memory");
-        let limit = mebibytes("/containers/0/resources/limits/memory");
-        assert!((PROGRAM_MIB..=32).contains(&request), "{what}: {request}");
-        assert!((4 * PROGRAM_MIB..=128).contains(&limit), "{what}: {limit}");
-        let cpu = pod.pointer("/containers/0/resources/requests/cpu");
-        assert!(cpu.is_some(), "{what}");
-    }
-}
-
-#[test]
-fn every_pod_shares_what_it_makes_with_the_group_and_knows_its_time_zone() {
-    for (what, pod) in all_pods() {
-        for (name, value) in [("BOTS_MOVER_UMASK", "0002"), ("TZ", "UTC")] {
-            let variable = named(&pod, "/containers/0/env", name);
-            assert_eq!(variable["value"], value, "{what}");
-        }
-    }
-}
-
-#[test]
-fn every_pod_has_time_to_stop_and_its_last_words_are_kept() {
-    for (what, pod) in all_pods() {
-        assert_eq!(pod["terminationGracePeriodSeconds"], 30, "{what}");
-        let container = &pod["containers"][0];
-        assert_eq!(
-            container["terminationMessagePath"], "/dev/termination-log",
-            "{what}"
-        );
-        assert_eq!(
-            container["terminationMessagePolicy"], "FallbackToLogsOnError",
-            "{what}"
-        );
-    }
-}
-
-// --- jobs ---
-
-#[test]
-fn environments_are_those_of_bots() {
-    let kube = Kube::new();
-    for (environment, namespace, schedule, _) in ENVIRONMENTS {
-        let objects = kube.render(&format!("overlays/{environment}"));
-        for object in &objects {
-            assert_eq!(
-                object["metadata"]["namespace"], namespace,
-                "{environment}: {object}"
-            );
-        }
-        let cronjob = only(&objects, "CronJob");
-        assert_eq!(cronjob["spec"]["schedule"], schedule, "{environment}");
-        let pod = pod_of(cronjob).unwrap();
-        let mount = named(&pod, "/containers/0/volumeMounts", "bots");
-        assert_eq!(mount["mountPath"], MOUNT, "{environment}");
-        assert_eq!(claim(&pod), CLAIM, "{environment}");
-    }
-}
-
-#[test]
-fn runs_never_overlap_and_always_come_to_an_end() {
-    let kube = Kube::new();
-    for (environment, _, _, period_secs) in ENVIRONMENTS {
-        let objects = kube.render(&format!("overlays/{environment}"));
-        let spec = &only(&objects, "CronJob")["spec"];
-        assert_eq!(spec["concurrencyPolicy"], "Forbid", "{environment}");
-        let start = spec["startingDeadlineSeconds"].as_u64().unwrap();
-        // The controller looks every ten seconds.
-        assert!((11..period_secs).contains(&start), "{environment}: {start}");
-        for limit in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            assert!(
-                spec[limit].as_u64().is_some_and(|limit| limit > 0),
-                "{environment}"
-            );
-        }
-        let job = &spec["jobTemplate"]["spec"];
-        for limit in ["activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
-            assert!(
-                job[limit].as_u64().is_some_and(|limit| limit > 0),
-                "{environment}"
-            );
-        }
-        assert_eq!(
-            job["template"]["spec"]["restartPolicy"], "Never",
-            "{environment}"
-        );
-    }
-}
-
-#[test]
-fn a_wrong_config_fails_at_once_and_a_disruption_is_no_failure() {
-    for (what, objects) in all_objects() {
-        for object in objects {
-            let Some(job) = job_of(object) else { continue };
-            assert!(
-                job["backoffLimit"].as_u64().is_some_and(|limit| limit > 0),
-                "{what}"
-            );
-            let rules = json!([
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": "bots-mover", "operator": "In", "values": [2]
-                    },
-                },
-                {
-                    "action": "Ignore",
-                    "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }],
-                },
-            ]);
-            assert_eq!(job["podFailurePolicy"]["rules"], rules, "{what}");
-            assert_eq!(
-                job["template"]["spec"]["containers"][0]["name"],
-                "bots-mover"
-            );
-        }
-    }
-}
-
-#[test]
-fn the_job_is_the_cronjob_with_other_rules() {
-    let kube = Kube::new();
-    for (environment, namespace, _, _) in ENVIRONMENTS {
-        kube.edit(
-            "job/kustomization.yaml",
-            "overlays/dev",
-            &format!("overlays/{environment}"),
-        );
-        let objects = kube.render("job");
-        assert!(objects.iter().all(|object| object["kind"] != "CronJob"));
-        let job = only(&objects, "Job");
-        assert_eq!(job["metadata"]["namespace"], namespace);
-        let environment_objects = kube.render(&format!("overlays/{environment}"));
-        let cronjob = only(&environment_objects, "CronJob");
-        let ours = config_map_of(&pod_of(job).unwrap());
-        let theirs = config_map_of(&pod_of(cronjob).unwrap());
-        assert_ne!(ours, theirs, "the Job has rules of its own");
-        let renamed = job["spec"].to_string().replace(&ours, &theirs);
-        assert_eq!(renamed, job_of(cronjob).unwrap().to_string());
-        kube.edit(
-            "job/kustomization.yaml",
-            &format!("overlays/{environment}"),
-            "overlays/dev",
-        );
-    }
-}
-
-#[test]
-fn a_pod_from_the_command_line_is_like_one_of_the_cronjob() {
-    let objects = Kube::new().render("base");
-    let pod = pod_of(only(&objects, "CronJob")).unwrap();
-    for (file, overrides) in run_overrides() {
-        let labels = &overrides["metadata"]["labels"];
-        assert_eq!(labels["app.kubernetes.io/name"], "bots-mover", "{file}");
-        let spec = overrides["spec"].as_object().unwrap();
-        for (key, value) in spec {
-            match key.as_str() {
-                "containers" | "volumes" => {}
-                _ => assert_eq!(value, &pod[key], "{file}: {key}"),
-            }
-        }
-        for volume in list(&overrides["spec"], "/volumes") {
-            let name = volume["name"].as_str().unwrap();
-            assert_eq!(volume, named(&pod, "/volumes", name), "{file}");
-        }
-        let container = overrides["spec"]["containers"][0].as_object().unwrap();
-        for (key, value) in container {
-            match key.as_str() {
-                "name" => assert_eq!(value, "bots-mover-once", "{file}"),
-                "workingDir" => assert_eq!(value, MOUNT, "{file}"),
-                "volumeMounts" => {
-                    for mount in value.as_array().unwrap() {
-                        let name = mount["name"].as_str().unwrap();
-                        let theirs = named(&pod, "/containers/0/volumeMounts", name);
-                        assert_eq!(mount, &theirs, "{file}");
-                    }
-                }
-                _ => assert_eq!(value, &pod["containers"][0][key], "{file}: {key}"),
-            }
-        }
-    }
-}
-
-// --- config, claim, image ---
-
-#[test]
-fn a_changed_config_rolls_out_under_a_new_name() {
-    let kube = Kube::new();
-    let place = kube.overlay_with("prod", &["private-ca", "shards"]);
-    let name_of = |objects: &[Value]| {
-        let name = only(objects, "ConfigMap")["metadata"]["name"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        let pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();
-        assert_eq!(pods.len(), 2);
-        for pod in pods {
-            assert_eq!(config_map_of(&pod), name);
-        }
-        name
-    };
-    let before = name_of(&kube.render(&place));
-    assert_eq!(
-        name_of(&kube.render(&place)),
-        before,
-        "the same config, the same name"
-    );
-    kube.edit("base/config.yaml", "retries: 2", "retries: 3");
-    let after = name_of(&kube.render(&place));
-    assert_ne!(before, after);
-    assert!(after.starts_with("bots-mover-"), "{after}");
-}
-
-#[test]
-fn the_rules_are_read_where_they_are_mounted_and_lie_on_the_volume() {
-    let kube = Kube::new();
-    let objects = kube.render("base");
-    let config = &only(&objects, "ConfigMap")["data"];
-    let keys: Vec<&String> = config.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["config.yaml"]);
-    for file in ["base/config.yaml", "job/config.yaml"] {
-        let config: Value = serde_yaml::from_str(&kube.read(file)).unwrap();
-        let base = &config["config"]["defaults"]["base_file_path"];
-        assert_eq!(base, MOUNT, "{file}");
-    }
-    for (what, pod) in all_pods() {
-        let mounts = list(&pod, "/containers/0/volumeMounts");
-        if let Some(mount) = mounts.iter().find(|mount| mount["name"] == "config") {
-            // The default of --config is /config/config.yaml.
-            assert_eq!(mount["mountPath"], "/config", "{what}");
-            assert_eq!(mount["readOnly"], true, "{what}");
-        }
-    }
-}
-
-#[test]
-fn the_rules_are_accepted_by_the_program() {
-    let kube = Kube::new();
-    let sandbox = Sandbox::without_minio();
-    for file in ["base/config.yaml", "job/config.yaml"] {
-        let path = kube.path(file);
-        sandbox
-            .call(&["check".as_ref(), "--config".as_ref(), path.as_os_str()])
-            .exits(0);
-    }
-}
-
-#[test]
-fn the_claim_is_named_in_one_place_of_an_environment() {
-    let kube = Kube::new();
-    for (environment, ..) in ENVIRONMENTS {
-        let place = kube.overlay_with(environment, &["private-ca", "shards"]);
-        kube.edit(
-            &format!("{place}/volume_patch.yaml"),
-            CLAIM,
-            "another-claim",
-        );
-        kube.edit("job/kustomization.yaml", "overlays/dev", &place);
-        let mut pods = 0;
-        for objects in [kube.render(&place), kube.render("job")] {
-            for pod in objects.iter().filter_map(pod_of) {
-                assert_eq!(claim(&pod), "another-claim", "{environment}");
-                pods += 1;
-            }
-        }
-        assert_eq!(pods, 3, "two CronJobs and a Job");
-        kube.edit("job/kustomization.yaml", &place, "overlays/dev");
-    }
-}
-
-#[test]
-fn the_image_is_of_this_version_and_of_no_public_registry() {
-    let image = concat!("localhost/bots-mover:", env!("CARGO_PKG_VERSION"));
-    for (what, pod) in all_pods() {
-        let found = &pod["containers"][0]["image"];
-        assert_eq!(found, image, "{what}");
-        assert_eq!(
-            pod["containers"][0]["imagePullPolicy"], "IfNotPresent",
-            "{what}"
-        );
-    }
-}
-
-// --- secrets and network ---
-
-#[test]
-fn no_credential_is_in_any_object() {
-    for (what, objects) in all_objects() {
-        for object in objects {
-            if what == "secret.example.yaml" {
-                continue;
-            }
-            assert_ne!(object["kind"], "Secret", "{what}");
-            let text = object.to_string();
-            for word in [
-                "MINIO_ACCESS_KEY",
-                "MINIO_SECRET_KEY",
-                "MINIO_SESSION_TOKEN",
-            ] {
-                assert!(!text.contains(word), "{what}: {word}");
-            }
-        }
-    }
-    for (what, pod) in all_pods() {
-        let from = json!([{ "secretRef": { "name": "bots-mover" } }]);
-        assert_eq!(pod["containers"][0]["envFrom"], from, "{what}");
-    }
-}
-
-#[test]
-fn the_example_of_a_secret_holds_what_a_run_needs_and_nothing_real() {
-    let secret = &documents(&Kube::new().read("secret.example.yaml"))[0];
-    assert_eq!(secret["metadata"]["name"], "bots-mover");
-    let values = secret["stringData"].as_object().unwrap();
-    let names: Vec<&String> = values.keys().collect();
-    assert_eq!(
-        names,
-        ["MINIO_ACCESS_KEY", "MINIO_ENDPOINT", "MINIO_SECRET_KEY"]
-    );
-    for key in ["MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"] {
-        assert_eq!(values[key], "PLACEHOLDER");
-    }
-}
-
-#[test]
-fn pods_reach_dns_and_minio_and_nobody_reaches_them() {
-    let kube = Kube::new();
-    for (environment, ..) in ENVIRONMENTS {
-        let objects = kube.render(&kube.overlay_with(environment, &["shards"]));
-        let policies: Vec<&Value> = of_kind(&objects, "NetworkPolicy").collect();
-        let mut ports = Vec::new();
-        for policy in &policies {
-            let spec = &policy["spec"];
-            assert_eq!(spec.get("ingress"), None, "{environment}");
-            for rule in list(spec, "/egress") {
-                assert!(
-                    !list(&rule, "/to").is_empty(),
-                    "{environment}: anywhere: {rule}"
-                );
-                let found = list(&rule, "/ports");
-                ports.extend(found.iter().map(|port| port["port"].as_u64().unwrap()));
-            }
-            let selected = &spec["podSelector"]["matchLabels"];
-            for (what, labels) in objects.iter().filter_map(pod_labels) {
-                assert_eq!(labels, selected, "{environment}: {what}");
-            }
-        }
-        ports.sort_unstable();
-        assert_eq!(ports, [53, 53, 9000], "{environment}");
-        let closed = policies
-            .iter()
-            .any(|policy| policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]));
-        assert!(closed, "{environment}: nothing forbids what is not listed");
-    }
-}
-
-// --- components ---
-
-#[test]
-fn a_private_ca_is_mounted_and_the_program_told() {
-    let kube = Kube::new();
-    let objects = kube.render(&kube.overlay_with("prod", &["private-ca"]));
-    let pod = pod_of(only(&objects, "CronJob")).unwrap();
-    let verify = named(&pod, "/containers/0/env", "MINIO_VERIFY");
-    let mount = named(&pod, "/containers/0/volumeMounts", "ca");
-    let directory = mount["mountPath"].as_str().unwrap();
-    assert_eq!(verify["value"], format!("{directory}/ca.crt"));
-    assert_eq!(
-        named(&pod, "/volumes", "ca")["configMap"]["name"],
-        "bots-mover-ca"
-    );
-    // What was there stays.
-    named(&pod, "/containers/0/env", "BOTS_MOVER_UMASK");
-    named(&pod, "/containers/0/volumeMounts", "staging");
-}
-
-#[test]
-fn shards_are_alike_and_leave_out_no_rule() {
-    let kube = Kube::new();
-    let objects = kube.render(&kube.overlay_with("prod", &["shards"]));
-    let mut rules = Vec::new();
-    let mut bare = Vec::new();
-    for cronjob in of_kind(&objects, "CronJob") {
-        let mut spec = cronjob["spec"].clone();
-        let container = &mut spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
-        let args = container.as_object_mut().unwrap().remove("args").unwrap();
-        for pair in args.as_array().unwrap().chunks(2) {
-            assert_eq!(pair[0], "--rule");
-            rules.push(pair[1].as_str().unwrap().to_owned());
-        }
-        bare.push(spec);
-    }
-    assert_eq!(bare.len(), 2);
-    assert_eq!(bare[0], bare[1]);
-    let config: Value = serde_yaml::from_str(&kube.read("base/config.yaml")).unwrap();
-    let all = config["config"].as_object().unwrap().keys();
-    let mut all: Vec<&String> = all.filter(|name| *name != "defaults").collect();
-    all.sort();
-    rules.sort();
-    assert_eq!(all, rules.iter().collect::<Vec<_>>());
-}
-
-#[test]
-fn the_job_runs_all_its_rules_also_beside_shards() {
-    let kube = Kube::new();
-    let place = kube.overlay_with("dev", &["shards"]);
-    kube.edit("job/kustomization.yaml", "overlays/dev", &place);
-    let objects = kube.render("job");
-    let pod = pod_of(only(&objects, "Job")).unwrap();
-    assert_eq!(pod["containers"][0].get("args"), None);
-    assert!(of_kind(&objects, "CronJob").next().is_none());
-}
-
-// --- the README ---
-
-#[test]
-fn the_readme_names_only_files_that_are_there() {
-    let text = Kube::new().read("README.md");
-    let mut seen = 0;
-    for word in text.split(|c: char| c.is_whitespace() || "`\"'()<>;:".contains(c)) {
-        let word = word.trim_end_matches([',', '.']);
-        let places = match word {
-            // An object, not a file.
-            word if word.starts_with("job/bots-mover") => continue,
-            word if word.starts_with("kube/") => vec![word.to_owned()],
-            word if word.ends_with("_patch.yaml") && !word.contains('/') => {
-                ["dev", "staging", "prod"]
-                    .map(|environment| format!("kube/overlays/{environment}/{word}"))
-                    .to_vec()
-            }
-            word if ["base/", "overlays/", "components/", "job/", "run/"]
-                .iter()
-                .any(|folder| word.starts_with(folder)) =>
-            {
-                vec![format!("kube/{word}")]
-            }
-            _ => continue,
-        };
-        for place in places {
-            let place = place
-                .replace("$environment", "dev")
-                .replace("*.json", "volume.json");
-            assert!(root().join(&place).exists(), "{word}: no {place}");
-            seen += 1;
-        }
-    }
-    assert!(seen > 30, "only {seen}");
-}
-
-#[test]
-fn the_readme_runs_this_version_with_arguments_that_it_knows() {
-    let help = Sandbox::without_minio().call(&["--help"]).stdout;
-    let text = Kube::new().read("README.md");
-    let image = concat!("--image=localhost/bots-mover:", env!("CARGO_PKG_VERSION"));
-    let mut seen = 0;
-    for line in text
-        .lines()
-        .filter(|line| line.trim().starts_with("kubectl run "))
-    {
-        let (kubectl, program) = line.split_once(" -- ").expect("arguments for the program");
-        assert!(kubectl.contains(image), "{line}");
-        let mut words = program.split_whitespace();
-        let first = words.next().unwrap();
-        assert!(
-            first == "--config" || help.contains(&format!("bots-mover {first}")),
-            "{line}"
-        );
-        for flag in words.filter(|word| word.starts_with("--")) {
-            assert!(help.contains(flag), "{flag}: {line}");
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 4);
-}
-
-#[test]
-fn the_build_installs_the_validator_that_the_tests_ask_for() {
-    let script = fs::read_to_string(root().join("build.sh")).unwrap();
-    assert!(
-        script.contains(VALIDATOR),
-        "build.sh does not have {VALIDATOR}"
-    );
-}
-
 // --- what is looked at ---
 
 /// Everything that kube/ has, under names for people; rendered once.
@@ -628,7 +72,7 @@ fn all_objects() -> &'static [(String, Vec<Value>)] {
             places.push(format!("overlays/{environment}"));
             places.push(kube.overlay_with(environment, &["private-ca"]));
             places.push(kube.overlay_with(environment, &["shards"]));
-            places.push(kube.overlay_with(environment, &["private-ca", "shards"]));
+            places.push(kube.overlay_with(environment, &["private-ca", "shards", "registry"]));
         }
         let mut all: Vec<_> = places
             .into_iter()
@@ -727,6 +171,38 @@ impl Kube {
         let line = format!("components: [{}]\n", components.join(", "));
         fs::write(self.path(&file), self.read(&file) + &line).unwrap();
         place
+    }
+
+    /// The commands of the README that begin so, each in one line.
+    fn commands(&self, beginning: &str) -> Vec<String> {
+        let text = self.read("README.md");
+        let lines = text.lines().map(str::trim);
+        let found = lines.filter(|line| line.starts_with(beginning));
+        found.map(str::to_owned).collect()
+    }
+
+    /// The one command of the README that begins so.
+    #[track_caller]
+    fn command(&self, beginning: &str) -> String {
+        let mut found = self.commands(beginning);
+        assert_eq!(found.len(), 1, "{beginning}: {found:?}");
+        found.remove(0)
+    }
+
+    /// Runs a command of the README as it stands there, in development; gives what it prints.
+    fn shell(&self, command: &str) -> String {
+        // The README calls this directory kube/.
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(self.directory.path(), folder.path().join("kube")).unwrap();
+        let words = self.commands("environment=");
+        let output = Command::new("bash")
+            .args(["-c", &format!("{}\n{command}", words[0])])
+            .current_dir(folder.path())
+            .output()
+            .expect("bash can be started");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let made = fs::read_to_string(folder.path().join("policy.json"));
+        text + &made.unwrap_or_default()
     }
 
     /// The objects of a kustomization.

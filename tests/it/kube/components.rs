@@ -1,0 +1,110 @@
+//! What an overlay may add.
+
+use serde_json::{Value, json};
+
+use super::{Kube, named, of_kind, only, pod_of};
+
+#[test]
+fn a_private_ca_is_mounted_and_the_program_told() {
+    let kube = Kube::new();
+    let objects = kube.render(&kube.overlay_with("prod", &["private-ca"]));
+    let pod = pod_of(only(&objects, "CronJob")).unwrap();
+    let verify = named(&pod, "/containers/0/env", "MINIO_VERIFY");
+    let mount = named(&pod, "/containers/0/volumeMounts", "ca");
+    let directory = mount["mountPath"].as_str().unwrap();
+    assert_eq!(verify["value"], format!("{directory}/ca.crt"));
+    assert_eq!(
+        named(&pod, "/volumes", "ca")["configMap"]["name"],
+        "bots-mover-ca"
+    );
+    // What was there stays.
+    named(&pod, "/containers/0/env", "BOTS_MOVER_UMASK");
+    named(&pod, "/containers/0/volumeMounts", "staging");
+}
+
+#[test]
+fn shards_are_alike_and_leave_out_no_rule() {
+    let kube = Kube::new();
+    let objects = kube.render(&kube.overlay_with("prod", &["shards"]));
+    let mut rules = Vec::new();
+    let mut bare = Vec::new();
+    for cronjob in of_kind(&objects, "CronJob") {
+        let mut spec = cronjob["spec"].clone();
+        let container = &mut spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        let args = container.as_object_mut().unwrap().remove("args").unwrap();
+        for pair in args.as_array().unwrap().chunks(2) {
+            assert_eq!(pair[0], "--rule");
+            rules.push(pair[1].as_str().unwrap().to_owned());
+        }
+        bare.push(spec);
+    }
+    assert_eq!(bare.len(), 2);
+    assert_eq!(bare[0], bare[1]);
+    let config: Value = serde_yaml::from_str(&kube.read("base/config.yaml")).unwrap();
+    let all = config["config"].as_object().unwrap().keys();
+    let mut all: Vec<&String> = all.filter(|name| *name != "defaults").collect();
+    all.sort();
+    rules.sort();
+    assert_eq!(all, rules.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_job_runs_all_its_rules_also_beside_shards() {
+    let kube = Kube::new();
+    let place = kube.overlay_with("dev", &["shards"]);
+    kube.edit("job/kustomization.yaml", "overlays/dev", &place);
+    let objects = kube.render("job");
+    let pod = pod_of(only(&objects, "Job")).unwrap();
+    assert_eq!(pod["containers"][0].get("args"), None);
+    assert!(of_kind(&objects, "CronJob").next().is_none());
+}
+
+#[test]
+fn the_credentials_of_a_registry_reach_every_pod() {
+    let kube = Kube::new();
+    let place = kube.overlay_with("dev", &["shards", "registry"]);
+    kube.edit("job/kustomization.yaml", "overlays/dev", &place);
+    let objects = [kube.render(&place), kube.render("job")].concat();
+    let mut pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();
+    assert_eq!(pods.len(), 3, "two CronJobs and a Job");
+    let said = kube.shell(&kube.command("sed --in-place 's/^  \"spec\": {$/"));
+    assert_eq!(said, "");
+    for file in ["run/buckets.json", "run/volume.json"] {
+        let overrides: Value = serde_json::from_str(&kube.read(file)).unwrap();
+        pods.push(overrides["spec"].clone());
+    }
+    let secret = "bots-mover-registry";
+    for pod in pods {
+        assert_eq!(
+            pod["imagePullSecrets"],
+            json!([{ "name": secret }]),
+            "{pod}"
+        );
+    }
+    let make_secret = kube.command("kubectl create secret docker-registry");
+    assert!(make_secret.contains(secret), "{make_secret}");
+}
+
+#[test]
+fn an_image_of_another_registry_is_named_in_one_place() {
+    let kube = Kube::new();
+    let image = kube.command("image=registry.");
+    let image = image.trim_start_matches("image=");
+    let (name, tag) = image.rsplit_once(':').unwrap();
+    assert!(
+        kube.read("README.md")
+            .contains(&format!("newName: {name}`"))
+    );
+    let file = "overlays/dev/kustomization.yaml";
+    kube.edit(
+        file,
+        "newName: localhost/bots-mover",
+        &format!("newName: {name}"),
+    );
+    assert!(kube.read(file).contains(&format!("newTag: {tag}\n")));
+    for objects in [kube.render("overlays/dev"), kube.render("job")] {
+        for pod in objects.iter().filter_map(pod_of) {
+            assert_eq!(pod["containers"][0]["image"], image);
+        }
+    }
+}
