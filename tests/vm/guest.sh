@@ -12,7 +12,11 @@ esac
 
 # The program as a pod runs it: user 1000, no other groups.
 mover() {
-    as 1000 /tmp/bots-mover "$@"
+    if [ -n "$VM_BREAK" ]; then
+        strace -f -qq -o /dev/null -e "inject=$VM_BREAK" vmx as 1000 /tmp/bots-mover "$@"
+    else
+        as 1000 /tmp/bots-mover "$@"
+    fi
 }
 
 # SOURCE DESTINATION [OPTION ...]
@@ -60,14 +64,14 @@ hidden() {
 }
 
 # SYSTEM-CALL SECONDS ACTION PROGRAM-ARGUMENT ...: does something while the program stands before
-# its first such call, which is held up for so long; where 'only' lists paths, its first one on one
-# of them. Prints the log, its exit code, and then 'reached', or 'missed' where there was no such
-# call; and 'late' where the action outlasted the hold.
+# its first such call, or, where 'only' lists paths, the first one on one of them. After so many
+# seconds the program goes on beside the action; where that is 0, once the action is done. Prints
+# the log, the exit code, and then 'reached', 'missed' where there was no such call, or 'late' where
+# the action was over before the program went on beside it.
 at_call() {
-    local seconds=$2 action=$3 call number tracer path filter=() place=missed status=0
+    local seconds=$2 action=$3 call number mover tracer acting path filter=() place=missed status=0
     case $1 in
         read) call=read number=0 ;;
-        write) call=write number=1 ;;
         pwrite64) call=pwrite64 number=18 ;;
         fcntl) call=fcntl number=72 ;;
         fsync) call=fsync number=74 ;;
@@ -77,19 +81,31 @@ at_call() {
         *) echo "at_call knows no $1" && return 1 ;;
     esac
     for path in ${only:-}; do filter+=(-P "$path"); done
+    # Whom strace has started itself would be killed with it.
+    sh -c 'kill -STOP $$; exec vmx as 1000 /tmp/bots-mover "$@"' sh "${@:4}" >/tmp/run.log 2>&1 &
+    mover=$!
+    until grep -q '^State:.*T' /proc/$mover/status; do sleep 0.05; done
     strace -f -qq -o /tmp/calls "${filter[@]}" -e "trace=$call" \
-        -e "inject=$call:delay_enter=${seconds}000000:when=1" \
-        vmx as 1000 /tmp/bots-mover "${@:4}" >/tmp/run.log 2>&1 &
+        -e "inject=$call:delay_enter=600000000:when=1" -p $mover &
     tracer=$!
+    until grep -q '^TracerPid:.*[1-9]' /proc/$mover/status; do sleep 0.05; done
+    kill -CONT $mover
     until stands_at "$number"; do
-        kill -0 $tracer 2>/dev/null || break
+        kill -0 $mover 2>/dev/null || break
     done
-    if kill -0 $tracer 2>/dev/null; then
+    if kill -0 $mover 2>/dev/null; then
         place=reached
-        eval "$action" >/tmp/action.log 2>&1
-        if ! stands_at "$number"; then place="reached late"; fi
+        eval "$action" >/tmp/action.log 2>&1 &
+        acting=$!
+        if [ "$seconds" = 0 ]; then wait $acting || true; else sleep "$seconds"; fi
+        stands_at "$number" || place=missed
+        [ "$seconds" = 0 ] || kill -0 $acting 2>/dev/null || place=late
+        # strace lets go of the program.
+        kill -TERM $tracer
+        wait $acting || true
     fi
-    wait $tracer || status=$?
+    wait $mover || status=$?
+    wait $tracer 2>/dev/null || true
     cat /tmp/run.log /tmp/action.log 2>/dev/null
     echo "exit $status"
     echo "$place"

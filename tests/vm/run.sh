@@ -11,7 +11,8 @@
 #
 # VM_TOOL is the program that makes the machine. It is called as 'VM_TOOL up -n NAME [-d raw|volatile]
 # [-s DIRECTORY] [-p VOLUME]', and with 'exec -n NAME [-t SECONDS] COMMAND', 'cut', 'down', 'purge'.
-# In the guest it has the commands 'lab', 'vmx' and 'as'.
+# In the guest it has the commands 'lab', 'vmx' and 'as'. VM_BREAK shows that the checks can fail:
+# what strace injects into the program, such as 'fsync:retval=0' or 'fcntl:error=ENOLCK'.
 set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,7 +38,7 @@ source power.sh
 
 readonly bucket=mover-vm machine_name=mover-$$
 export VM_MIB=1024
-minio_port="" minio_pid="" status=0
+minio_port="" minio_pid="" status=0 finished=""
 work=$(mktemp --directory "${TMPDIR:-/tmp}/mover-vm.XXXXXX")
 readonly work
 
@@ -64,6 +65,7 @@ main() {
             *) echo "vm: no part '$part'" >&2 && exit 2 ;;
         esac
     done
+    finished=yes
     printf '%d passed, %d failed (%s, %d s)\n' "$passed" "$failed" "$length" "$SECONDS"
     ((failed == 0))
 }

@@ -156,6 +156,7 @@ fill_share() {
     cat >"$work/share/settings" <<END
 export MINIO_ENDPOINT=http://10.0.2.2:$minio_port MINIO_ACCESS_KEY=$MINIO_ROOT_USER
 export MINIO_SECRET_KEY=$MINIO_ROOT_PASSWORD TMPDIR=/tmp BOTS_MOVER_LOG_LEVEL=info
+VM_BREAK=${VM_BREAK:-}
 END
 }
 
@@ -165,6 +166,10 @@ prepare_guest() {
 }
 
 clean_up() {
+    if [[ -z "$finished" ]]; then
+        echo "vm: ended early, after $passed passed and $failed failed checks; last in the guest:"
+        printf '%s\n' "$log" | tail -n 20
+    fi
     if [[ -n "${machine_name:-}" ]]; then machine purge >/dev/null 2>&1 || true; fi
     if [[ -n "${minio_pid:-}" ]]; then
         kill "$minio_pid" 2>/dev/null || true

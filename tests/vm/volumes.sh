@@ -7,12 +7,14 @@ volume_checks() {
     answers
     both_directions
     four_policies
+    # The others differ from ext4 in what a power cut leaves, not in what they answer.
+    if [[ $fs == xfs || $fs == btrfs ]] && ! is_long; then return; fi
     connect_finds_all_in_order
     a_locked_file_waits
     a_lock_file_stops_the_rule
     umask_and_setgid
     a_directory_of_another_group
-    if [[ $fs != xfs && $fs != btrfs ]] || is_long; then a_full_volume; fi
+    a_full_volume
 }
 
 # What the volume knows; it/nfs.rs lets a filesystem in user space answer the same.
