@@ -53,9 +53,13 @@ in_a_pod() {
 # MOVER-ARGUMENTS: in the pod's group, with a TMPDIR on a disk, as an emptyDir is.
 confined() {
     does 'cd /tmp/groups; rmdir pod; mkdir pod; echo '"$((pod_limit_mib << 20))"' >pod/memory.max
+        (while sleep 0.3; do awk "/^file_(dirty|writeback) / {sum += \$2}
+            END {print int(sum / 1024)}" pod/memory.stat; done >/tmp/unwritten) & sampler=$!
         code=0; from=$(date +%s)
         TMPDIR=/export/staging sh -c "echo \$\$ >/tmp/groups/pod/cgroup.procs
             exec as 1000 /tmp/bots-mover '"$1"'" || code=$?
+        kill $sampler
+        echo "unwritten $(sort -n /tmp/unwritten | tail -n 1) KiB at most"
         echo "seconds $(($(date +%s) - from))"
         echo "peak $(($(cat pod/memory.peak) >> 10)) KiB"
         echo "kills $(sed -n "s/^oom_kill //p" pod/memory.events)"
@@ -66,7 +70,7 @@ confined() {
 # WHAT
 figures() {
     printf '# %s: %s, in a memory cgroup of %d MiB: %s\n' "$fs" "$1" "$pod_limit_mib" \
-        "$(grep --extended-regexp '^(seconds|peak|kills|limit-met) ' <<<"$log" | paste -s -d ' ')"
+        "$(grep --extended-regexp '^(seconds|peak|unwritten|kills|limit-met) ' <<<"$log" | paste -s -d ' ')"
     is "$1 in $pod_limit_mib MiB of memory: exit code" "$status" 0
     is "$1: no process is killed for memory" "$(sed --quiet 's/^kills //p' <<<"$log")" 0
 }

@@ -70,29 +70,23 @@ main() {
     ((failed == 0))
 }
 
-# VOLUME: one machine serves them all, one after the other.
+# VOLUME: one machine serves them all, one after the other; a server is only made once, though.
 on() {
-    if [[ -z "$fs" ]]; then
-        fs=$1
-        machine up -d raw -s "$work/share"
-        prepare_guest
-        guest "lab $1"
-    else
-        change_volume "$1"
-    fi
-    if [[ "$fs" == nfs4* ]]; then guest second_client; fi
-    volume_checks
-    if [[ "$fs" == nfs* ]]; then nfs_checks; fi
-}
-
-# Two versions of NFS share a server, and its disk; else the disk is made anew.
-change_volume() {
     local old=$fs
     fs=$1
     case "$old-$fs" in
-        nfs*-nfs*) guest "umount /data2 /data; lab $fs; rm -rf /export/*" ;;
+        nfs*-nfs*) guest "umount /data2 /data; rm -rf /export/*; lab $fs" ;;
+        -* | *-nfs*)
+            machine purge
+            machine up -d raw -s "$work/share"
+            prepare_guest
+            guest "lab $fs"
+            ;;
         *) guest "lab off; wipefs -qa /dev/vda; lab $fs" ;;
     esac
+    if [[ "$fs" == nfs4* ]]; then guest second_client; fi
+    volume_checks
+    if [[ "$fs" == nfs* ]]; then nfs_checks; fi
 }
 
 main

@@ -128,7 +128,7 @@ a_locked_file_waits() {
     guest 'bots "mkdir /data/lock; echo one >/data/lock/po.edi; echo two >/data/lock/free.edi"'
     does 'while_locked lock/po.edi move /data/lock "s3://$bucket/$fs/lock"'
     is "a file with a record lock of another client is no failure" "$status" 0
-    has_part "the log says why it stays" "$log" "lock"
+    has_part "the log says why it stays" "$log" "has it locked: it is being written"
     is "the locked file stays, the other goes" "$(keys "$fs/lock")" "free.edi"
     # Bots' writer holds the lock and appends as it goes.
     does 'append() { bots "for i in 1 2 3 4 5 6; do echo \$i >>$other/lock/po.edi; sleep 0.2; done"; }
