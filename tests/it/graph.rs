@@ -176,7 +176,9 @@ fn decoded(label: &str) -> String {
 }
 
 fn chart(yaml: &str) -> Chart {
-    let run = Sandbox::without_minio().call_with_stdin(&["graph", "--config", "-"], yaml);
+    let sandbox = Sandbox::without_minio();
+    sandbox.env("MINIO_BUCKET", "edi");
+    let run = sandbox.call_with_stdin(&["graph", "--config", "-"], yaml);
     run.exits(0);
     read(&run.stdout)
 }
