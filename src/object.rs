@@ -280,7 +280,7 @@ mod tests {
             ("/out", "a", "/in", None),
             ("/in", "a", "edi:in/", None),
         ] {
-            let name = Name::new(name.as_bytes()).unwrap();
+            let name = Name::new(name.as_bytes()).expect("a good name");
             let seen = place(at).name_from(&place(from), &name);
             let expected = expected.and_then(|text| Name::new(text.as_bytes()));
             assert_eq!(seen, expected, "{name:?} in {at}, from {from}");

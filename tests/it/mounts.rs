@@ -1,5 +1,5 @@
-//! A volume that is not mounted is found out before anything goes to the disk below it, and one that
-//! does not tell upper from lower case before two items become one file.
+//! A volume that is not mounted is found out before anything goes to the disk below it, and
+//! one that does not tell upper from lower case before two items become one file.
 
 use std::path::Path;
 use std::time::Duration;

@@ -367,12 +367,12 @@ mod tests {
 
     fn open(path: impl AsRef<Path>) -> OwnedFd {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        openat(CWD, path.as_ref(), flags, Mode::empty()).unwrap()
+        openat(CWD, path.as_ref(), flags, Mode::empty()).expect("a directory")
     }
 
     #[test]
     fn mount_points_are_told_with_and_without_the_help_of_the_kernel() {
-        let plain = tempfile::tempdir().unwrap();
+        let plain = tempfile::tempdir().expect("a directory");
         for (path, mounted) in [
             (Path::new("/"), true),
             (Path::new("/proc"), true),
