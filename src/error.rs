@@ -7,6 +7,8 @@
 use std::fmt::{self, Write as _};
 use std::io;
 
+use rustix::io::Errno;
+
 /// What callers branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -16,10 +18,9 @@ pub enum Kind {
     Timeout,
     /// The item is not there (any more): somebody else took it.
     Gone,
-    /// The source changed while it was staged: begin the attempt again.
+    /// The source changed while it was staged, or the room that it was staged in is gone: begin the
+    /// attempt again.
     Changed,
-    /// Publishing broke off when the staged copy had been given back in part: stage it again.
-    Spent,
     /// Another process holds an exclusive lock on the source: it is being written.
     Locked,
     /// The bucket or the `base_file_path` does not exist.
@@ -91,7 +92,7 @@ impl Error {
         self
     }
 
-    /// A fault of the filesystem: the kind follows from the error number.
+    /// A fault of the filesystem: kind and advice follow from the error number.
     pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let kind = match error.kind() {
@@ -102,7 +103,12 @@ impl Error {
             | io::ErrorKind::NotADirectory => Kind::Invalid,
             _ => Kind::Storage,
         };
-        Self::new(kind, what).because(error)
+        let advice = advice(&error);
+        let fault = Self::new(kind, what).because(error);
+        match advice {
+            Some(advice) => fault.advise(advice),
+            None => fault,
+        }
     }
 
     /// What callers branch on.
@@ -149,4 +155,32 @@ impl std::error::Error for Error {
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
     }
+}
+
+/// What to do about a fault of the filesystem.
+fn advice(error: &io::Error) -> Option<String> {
+    let advice = match Errno::from_io_error(error)? {
+        Errno::NOSPC => "the filesystem is full: make room (df, df -i) or enlarge the volume",
+        Errno::FBIG => "a limit of the process (ulimit -f) or of the filesystem: raise it",
+        Errno::DQUOT => "the quota is used up: make room or raise it",
+        Errno::ROFS => "it is mounted read-only: check readOnly of the volume mount",
+        Errno::ACCESS | Errno::PERM => {
+            let uid = rustix::process::geteuid().as_raw();
+            let gid = rustix::process::getegid().as_raw();
+            return Some(format!(
+                "running as uid {uid} gid {gid}: check owner, group and mode of it and of the \
+                 directories on the way"
+            ));
+        }
+        Errno::NAMETOOLONG => "shorten the name by 'rename'",
+        Errno::NOTDIR | Errno::LOOP => {
+            "a file or a symbolic link stands where a directory is needed: move it away"
+        }
+        Errno::ISDIR => "a directory has the name: move it away or choose another by 'rename'",
+        Errno::IO => "check the disk or the network mount",
+        Errno::STALE => "was the network filesystem exported or mounted anew?",
+        Errno::MFILE | Errno::NFILE => "lower 'concurrency' or raise the limit of open files",
+        _ => return None,
+    };
+    Some(advice.into())
 }

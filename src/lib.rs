@@ -20,10 +20,9 @@
 //! - The source is removed only after the destination is whole and durable, and only if the source
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
-//! - Only `store::local` creates, renames, links or removes files with names (`stage` has one
-//!   without); only `logger` prints events, and with `status` the last line of a terminal; only
-//!   `context`, `schedule` and `signal` wait; only `main` asks for the time of day and the
-//!   environment.
+//! - Only `store::local` and `part` create, rename, link or remove files; only `logger` prints
+//!   events, and with `status` the last line of a terminal; only `context`, `schedule` and `signal`
+//!   wait; only `main` asks for the time of day and the environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
 //!   It does with the items that are taken, up to `max_items` of each rule, and with the names of
@@ -48,6 +47,7 @@
 //! | `plan` | which entries, in which order, under which name; claims |
 //! | `store` | the contract of a place that files are in; `store::s3`, `store::local` |
 //! | `stage` | the local temporary copy: hashed on the way in, handed out part by part |
+//! | `part` | files that are being written: hidden beside what they become, or without a name |
 //! | `environment` | environment variables |
 //! | `config` | YAML to `rule::Config`, all problems at once |
 //! | `relations` | rules looked at together, and the examples they carry |
@@ -91,6 +91,8 @@ pub mod plan;
 pub mod store;
 
 pub mod stage;
+
+pub mod part;
 
 pub mod environment;
 

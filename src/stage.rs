@@ -1,24 +1,22 @@
-//! The local temporary copy of one item: memory while small, an unnamed file beyond.
+//! The local temporary copy of one item: memory while small; beyond, the room that its destination
+//! offers.
 //!
 //! Everything that streams through is hashed on the way: a CRC-64/NVME for each part of a later
 //! upload, and the one digest that the source promises. Invariant: a [`Staged`] is whole; it can
 //! only be had from [`Stage::finish`], which compares the length with what was announced.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
 
 use crc64fast_nvme::Digest as Crc64;
 use md5::{Digest as _, Md5};
-use rustix::fs::{FallocateFlags, fallocate};
 use sha2::Sha256;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::part::PartFile;
 
 /// Items up to this length stay in memory. Sixteen of them must fit the 16 MiB of a run.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
@@ -115,13 +113,18 @@ pub struct Part {
 
 enum Content {
     Memory(Vec<u8>),
-    File(File),
+    File(PartFile),
 }
+
+/// Makes the file that an item too long for memory is staged in.
+pub type Room<'a> = dyn Fn() -> Result<PartFile> + 'a;
 
 /// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then
 /// [`finish`](Self::finish); beginning anew forgets what was written.
 pub struct Stage<'a> {
     context: &'a Context,
+    /// `None`: in `TMPDIR`.
+    room: Option<&'a Room<'a>>,
     /// Counts every byte that goes in, and later out.
     meter: Arc<AtomicU64>,
     /// `None` before the beginning and behind the end.
@@ -138,16 +141,12 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// An empty stage; takes no room yet.
+    /// An empty stage with room in `TMPDIR`; takes none yet.
     pub fn new(context: &'a Context) -> Self {
-        Self::metered(context, Arc::default())
-    }
-
-    /// An empty stage whose `meter` counts every byte that goes in, and out of the copy again.
-    pub fn metered(context: &'a Context, meter: Arc<AtomicU64>) -> Self {
         Self {
             context,
-            meter,
+            room: None,
+            meter: Arc::default(),
             content: None,
             expected_bytes: 0,
             written_bytes: 0,
@@ -159,10 +158,20 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// An empty stage for the destination that offers `room`; `meter` counts every byte that goes
+    /// in, and out of the copy again.
+    pub fn in_room(context: &'a Context, room: &'a Room<'a>, meter: Arc<AtomicU64>) -> Self {
+        Self {
+            room: Some(room),
+            meter,
+            ..Self::new(context)
+        }
+    }
+
     /// Makes room for an item of this length, and starts the digest that its source promises.
     ///
     /// # Errors
-    /// `Storage`, `Denied`: no staging file can be made in `TMPDIR`.
+    /// Those of the room: `Storage`, `Denied`, `Missing`, `Invalid`.
     pub fn begin(&mut self, size_bytes: u64, promised: Option<Algorithm>) -> Result<()> {
         self.expected_bytes = size_bytes;
         self.written_bytes = 0;
@@ -172,20 +181,19 @@ impl<'a> Stage<'a> {
         self.part = Crc64::new();
         self.hasher = promised.map(Hasher::new);
         self.meter.store(0, Ordering::Relaxed);
-        self.content = Some(if size_bytes <= MEMORY_LIMIT_BYTES {
-            let room = usize::try_from(size_bytes).unwrap_or(0);
-            Content::Memory(Vec::with_capacity(room))
-        } else {
-            let directory = &self.context.temp_dir;
-            let file = tempfile::tempfile_in(directory).map_err(|error| {
-                Error::io(
-                    format!("make a staging file in {}", directory.display()),
-                    error,
-                )
-                .with_kind(Kind::Storage)
-                .advise("TMPDIR must name a writable directory with room for the items in flight")
-            })?;
-            Content::File(file)
+        self.content = Some(match self.content.take() {
+            _ if size_bytes <= MEMORY_LIMIT_BYTES => {
+                let room = usize::try_from(size_bytes).unwrap_or(0);
+                Content::Memory(Vec::with_capacity(room))
+            }
+            Some(Content::File(begun)) => {
+                begun.clear()?;
+                Content::File(begun)
+            }
+            _ => Content::File(match self.room {
+                Some(room) => room()?,
+                None => PartFile::unnamed(&self.context.temp_dir)?,
+            }),
         });
         Ok(())
     }
@@ -193,8 +201,8 @@ impl<'a> Stage<'a> {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// `Storage`: the staging directory is full. `Transient`: more than was announced.
-    /// `Stopped`: transfers are to be broken off.
+    /// `Storage`: there is no room left. `Transient`: more than was announced. `Changed`: a network
+    /// filesystem lost the file. `Stopped`: transfers are to be broken off.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.context.stop.check()?;
         self.written_bytes += bytes.len() as u64;
@@ -208,12 +216,9 @@ impl<'a> Stage<'a> {
         match &mut self.content {
             None => return Err(not_begun()),
             Some(Content::Memory(memory)) => memory.extend_from_slice(bytes),
-            Some(Content::File(file)) => file.write_all(bytes).map_err(|error| {
-                let directory = self.context.temp_dir.display();
-                Error::io(format!("write a staging file in {directory}"), error)
-                    .with_kind(Kind::Storage)
-                    .advise("staging needs room in TMPDIR for the items in flight")
-            })?,
+            Some(Content::File(file)) => {
+                file.write(bytes, self.written_bytes - bytes.len() as u64)?;
+            }
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
@@ -258,7 +263,6 @@ impl<'a> Stage<'a> {
                 size_bytes: self.written_bytes,
                 crc64,
                 parts,
-                released: AtomicBool::new(false),
             },
             digest,
         ))
@@ -310,7 +314,6 @@ pub struct Staged {
     size_bytes: u64,
     crc64: u64,
     parts: Vec<Part>,
-    released: AtomicBool,
 }
 
 impl Staged {
@@ -368,22 +371,6 @@ impl Staged {
         Ok(done.into_iter().map(|(_, result)| result).collect())
     }
 
-    /// Gives back the room of a part that is at its destination, where the filesystem can: pages
-    /// that are in use already take the next part, and nothing of it goes to the disk. What reads
-    /// the part all the same finds a wrong checksum.
-    pub fn release(&self, part: Part) {
-        if let Content::File(file) = &self.content {
-            self.released.store(true, Ordering::Relaxed);
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = fallocate(file, flags, part.offset, part.size_bytes);
-        }
-    }
-
-    /// Whether some of it was given back: it can be published no more, only staged again.
-    pub fn is_released(&self) -> bool {
-        self.released.load(Ordering::Relaxed)
-    }
-
     /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
     ///
     /// # Errors
@@ -398,9 +385,7 @@ impl Staged {
                 buffer[..amount].copy_from_slice(&memory[start..start + amount]);
                 amount
             }
-            Content::File(file) => file.read_at(buffer, offset).map_err(|error| {
-                Error::io("read a staging file", error).with_kind(Kind::Storage)
-            })?,
+            Content::File(file) => file.read_at(buffer, offset)?,
         };
         self.meter.fetch_add(amount as u64, Ordering::Relaxed);
         Ok(amount)
@@ -413,4 +398,49 @@ impl Staged {
             Content::File(_) => None,
         }
     }
+
+    /// The file that it was staged in, where that is in the directory of its destination.
+    pub(crate) fn part_file(&self) -> Option<&PartFile> {
+        match &self.content {
+            Content::File(file) if file.directory().is_some() => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether it is byte for byte what `read` gives until that gives 0.
+    ///
+    /// # Errors
+    /// Those of `read`. `Storage`: the copy cannot be read. `Stopped`: transfers are broken off.
+    pub fn equals(
+        &self,
+        context: &Context,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize>,
+    ) -> Result<bool> {
+        let mut theirs = chunk_for(self.size_bytes);
+        let mut ours = vec![0; theirs.len()];
+        let mut offset = 0;
+        loop {
+            context.stop.check()?;
+            let amount = read(&mut theirs)?;
+            if amount == 0 {
+                return Ok(offset == self.size_bytes);
+            }
+            let mut same = 0;
+            while same < amount {
+                let more = self.read_at(&mut ours[..amount - same], offset)?;
+                if more == 0 || ours[..more] != theirs[same..same + more] {
+                    return Ok(false);
+                }
+                same += more;
+                offset += more as u64;
+            }
+        }
+    }
+}
+
+/// A buffer for one chunk; no more than an item of this length needs: most are small.
+pub(crate) fn chunk_for(size_bytes: u64) -> Vec<u8> {
+    let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+    // At least one byte: a read into an empty buffer looks like the end of the item.
+    vec![0; needed.clamp(1, CHUNK_BYTES)]
 }

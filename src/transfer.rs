@@ -18,8 +18,8 @@ use crate::rule::{IfExists, Mode, Rule};
 use crate::stage::Stage;
 use crate::store::{Clash, Fetched, Published, Removed, Store, locked_note};
 
-/// How often one attempt begins anew because the source changed under it, or because a staged copy
-/// that was given back in part could not be published at once.
+/// How often one attempt begins anew because the source changed under it, or because the room that
+/// it was staged in is gone.
 const RESTARTS_MAX: u32 = 3;
 
 /// How many names `keep_both` tries.
@@ -140,19 +140,13 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         }
         let mut restarts = 0;
         let (fetched, delivery) = loop {
-            let fetched = match stage(ends, task) {
-                Ok(fetched) => fetched,
-                Err(error) => return unstaged(error),
-            };
-            task.bytes = fetched.staged.size_bytes();
-            if let Some(age) = too_young(ends, &fetched.version) {
-                return Ok(End::Skipped(age));
-            }
-            match publish(ends, &wanted, &fetched, &task.entry.name) {
-                Err(error) if error.kind() == Kind::Spent && restarts < RESTARTS_MAX => {
+            match stage_and_publish(ends, task, &wanted) {
+                Err(error) if error.kind() == Kind::Changed && restarts < RESTARTS_MAX => {
                     restarts += 1;
                 }
-                result => break (fetched, result?),
+                Err(error) => return Err(error),
+                Ok(Err(end)) => return Ok(end),
+                Ok(Ok(published)) => break published,
             }
         };
         let dest = match delivery {
@@ -249,16 +243,24 @@ pub fn rehearse(ends: &Ends<'_>, task: &mut Task) -> Result<Name, End> {
     }
 }
 
-/// Step 1: the whole item in a local temporary copy.
-fn stage(ends: &Ends<'_>, task: &Task) -> Result<Fetched> {
-    let mut restarts = 0;
-    loop {
-        let mut stage = Stage::metered(ends.context, Arc::clone(&task.meter));
-        match ends.source.fetch(&task.entry, &mut stage) {
-            Err(error) if error.kind() == Kind::Changed && restarts < RESTARTS_MAX => restarts += 1,
-            result => return result,
-        }
+/// Steps 1 and 2: the whole item in a local temporary copy, then at its destination.
+fn stage_and_publish(
+    ends: &Ends<'_>,
+    task: &mut Task,
+    wanted: &Name,
+) -> Result<Result<(Fetched, Delivery), End>> {
+    let room = || ends.dest.room(wanted);
+    let mut stage = Stage::in_room(ends.context, &room, Arc::clone(&task.meter));
+    let fetched = match ends.source.fetch(&task.entry, &mut stage) {
+        Err(error) if error.kind() != Kind::Changed => return unstaged(error).map(Err),
+        fetched => fetched?,
+    };
+    task.bytes = fetched.staged.size_bytes();
+    if let Some(age) = too_young(ends, &fetched.version) {
+        return Ok(Err(End::Skipped(age)));
     }
+    let delivery = publish(ends, wanted, &fetched, &task.entry.name)?;
+    Ok(Ok((fetched, delivery)))
 }
 
 /// What a failed staging means: somebody else's work is no failure.

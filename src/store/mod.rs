@@ -9,7 +9,6 @@ pub mod local;
 mod probe;
 pub mod s3;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
@@ -17,6 +16,8 @@ use jiff::Timestamp;
 pub use self::probe::{Finding, Report, Right};
 use crate::error::{Error, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
+use crate::part::PartFile;
+pub use crate::part::{Clash, is_temporary};
 use crate::stage::{Stage, Staged};
 
 /// In which order [`Store::list`] gives its entries.
@@ -59,15 +60,6 @@ pub enum Listed {
     Stopped,
     /// The source directory is not there: nothing to do, worth a warning.
     NoDirectory,
-}
-
-/// What [`Store::publish`] does where the destination exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clash {
-    /// Replace it, in one step.
-    Replace,
-    /// Leave it; asked of the filesystem or of the server, not looked up first.
-    Refuse,
 }
 
 /// How [`Store::publish`] ended.
@@ -159,6 +151,9 @@ pub trait Store: Send + Sync {
     /// ends early is a failure, never a short item. May begin the stage anew for a quick try.
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched>;
 
+    /// Room for an item that is to be published under `name` and does not fit memory.
+    fn room(&self, name: &Name) -> Result<PartFile>;
+
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
     ///
     /// When it fails, the destination is as before and no temporary is left. Objects take
@@ -177,21 +172,6 @@ pub trait Store: Send + Sync {
 
     /// Removes the item if it still is what was staged, looked up right before.
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed>;
-}
-
-/// How the names of files that are being written begin and end. No item may take such a name, since
-/// a later run removes old ones.
-pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
-
-/// Whether `part` is the name of a file that is being written by some run of this program.
-pub fn is_temporary(part: &[u8]) -> bool {
-    part.starts_with(PART_FILE.0.as_bytes()) && part.ends_with(PART_FILE.1.as_bytes())
-}
-
-/// A number that nobody can guess or has had before.
-fn random() -> u64 {
-    // Each `RandomState` has other keys, so the hash of nothing is a random number.
-    RandomState::new().hash_one(())
 }
 
 /// The note on a source that is being written by the process of this number, 0 where it is unknown.

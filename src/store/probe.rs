@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
+use crate::part::hidden_name;
 
 /// What a rule must be allowed to do at a place. In the order in which it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,5 @@ pub type Report<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
 /// A name for something that is made only to see whether it can be. No two are the same; it is one
 /// of those that a later run clears up ([`is_temporary`](super::is_temporary)).
 pub(super) fn probe_name() -> String {
-    let (begins, ends) = super::PART_FILE;
-    format!("{begins}probe-{:016x}{ends}", super::random())
+    hidden_name("probe-")
 }

@@ -221,6 +221,7 @@ fn a_refused_step_fails_the_item_and_leaves_nothing_half() {
     }
 }
 
+/// What goes to MinIO is staged in `TMPDIR`.
 #[test]
 fn a_refused_step_of_staging_fails_the_item_and_leaves_nothing() {
     for (op, error) in [
@@ -230,40 +231,47 @@ fn a_refused_step_of_staging_fails_the_item_and_leaves_nothing() {
         (Op::Write, Errno::DQUOT),
         (Op::Read, Errno::IO),
     ] {
-        let mut world = World::new("");
-        world.sandbox.default("exit_on_first_failure: false");
+        let when = format!("{op:?} {error:?}");
+        let sandbox = Sandbox::new();
+        sandbox.fill(End::File, "in", &items());
+        sandbox.rule("r", &ends((End::File, End::S3)));
+        sandbox.default("exit_on_first_failure: false");
         let staging = Volume::new(Disk::new());
         staging.meets([refuses(op, error)]);
-        world.sandbox.env("TMPDIR", staging.path());
-        let run = world.run([]);
-        run.fails().says("failed", &["staging file"]);
-        let when = format!("{op:?} {error:?}");
+        sandbox.env("TMPDIR", staging.path());
+        let run = sandbox.run();
+        run.fails().says("failed", &["staging file", "TMPDIR"]);
         assert_eq!(staging.disk().picture("").len(), 0, "{when}");
         // The small one is staged in memory.
-        assert_eq!(world.volume.disk().tree("out").names(), ["a"], "{when}");
+        assert_eq!(sandbox.at_end(End::S3, "out").names(), ["a"], "{when}");
+        assert_eq!(sandbox.files("in").names(), ["b"], "{when}");
         staging.calms_down();
-        world.nothing_is_lost(&when);
+        sandbox.run().succeeds();
+        assert_eq!(sandbox.at_end(End::S3, "out"), items(), "{when}");
     }
 }
 
+/// A large file is staged in its part file: the disk is full in the middle of the fetch.
 #[test]
-fn a_full_staging_disk_fails_the_item_and_says_where() {
-    let sandbox = Sandbox::without_minio();
-    sandbox.write("in/a", noise(300_000, 1));
-    sandbox.rule("r", &ends((End::File, End::File)));
-    let mount = "mount -t tmpfs -o size=100k bots-mover \"$0\" && exec \"$@\"";
-    let unshare = if rustix::process::geteuid().is_root() {
-        vec!["unshare", "--mount"]
-    } else {
-        vec!["unshare", "--map-root-user", "--mount"]
-    };
-    sandbox.launch_through(&unshare);
-    sandbox.launch_through(&["sh", "-c", mount]);
-    sandbox.launch_through(&[sandbox.tmp()]);
-    let run = sandbox.run();
-    run.fails().says("failed", &["No space", "TMPDIR"]);
-    assert_eq!(sandbox.files("in").len(), 1);
-    assert!(sandbox.files("out").is_empty());
+fn a_destination_that_becomes_full_in_mid_fetch_keeps_the_source_and_names_the_file() {
+    for error in [Errno::NOSPC, Errno::DQUOT, Errno::IO] {
+        let size = usize::try_from(PART_MIN_BYTES).unwrap() + 5;
+        let mut world = World::holding(tree(&[("large", noise(size, 3))]), "");
+        world.run([]).succeeds();
+        let operations = world.volume.operations();
+        let write = |(op, path): &(Op, String)| *op == Op::Write && path.contains(".bots-mover-");
+        let writes = operations.iter().enumerate().filter(|(_, at)| write(at));
+        let writes: Vec<usize> = writes.map(|(before, _)| before + 1).collect();
+        assert!(writes.len() > 3, "{operations:?}");
+        for number in [writes[0], writes[writes.len() / 2], *writes.last().unwrap()] {
+            let run = world.run([Trouble::Fails { number, error }]);
+            let met = world.volume.met().expect("it meets trouble");
+            run.fails().says("failed", &["write ", "/out/large"]);
+            let out = world.volume.disk().tree("out");
+            assert!(out.is_empty(), "{met}: a temporary is left");
+            world.nothing_is_lost(&met);
+        }
+    }
 }
 
 #[test]
@@ -289,7 +297,7 @@ fn a_stale_handle_at_any_operation_is_mended_by_opening_again() {
     );
 }
 
-/// Its staged copy gives back each part that was written: it is staged again.
+/// What was staged in the directory may have gone with it: it is staged again.
 #[test]
 fn a_stale_handle_is_mended_while_a_large_file_is_published_too() {
     let size = usize::try_from(PART_MIN_BYTES).unwrap() + 5;

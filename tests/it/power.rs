@@ -347,9 +347,9 @@ fn a_power_cut_while_links_stand_for_renames_loses_nothing() {
 fn a_power_cut_with_the_staging_files_on_the_same_volume_loses_nothing() {
     let staging = Case {
         staging: true,
-        ..case(IN, "mode: move")
+        ..case(OUT, "mode: move")
     };
-    cut_everywhere(staging, 24);
+    cut_everywhere(staging, 6);
 }
 
 #[test]

@@ -305,9 +305,9 @@ fn an_item_that_would_land_among_its_own_sources_fails_before_anything_is_writte
 #[test]
 fn a_full_staging_directory_fails_the_item_and_names_the_place() {
     let sandbox = Sandbox::new();
-    sandbox.bucket().put("in/a", noise(300_000, 1));
+    sandbox.write("in/a", noise(300_000, 1));
     sandbox.env("TMPDIR", sandbox.path("no-such-directory"));
-    sandbox.rule("r", &ends(S3_TO_FILE));
+    sandbox.rule("r", &ends(FILE_TO_S3));
     let run = sandbox.run();
     assert_ne!(run.code(), 0);
     let said = format!("{}{}", run.stdout, run.stderr);
@@ -315,7 +315,20 @@ fn a_full_staging_directory_fails_the_item_and_names_the_place() {
         said.contains("no-such-directory") && said.contains("TMPDIR"),
         "{said}"
     );
-    assert!(sandbox.bucket().has("in/a") && sandbox.files("out").is_empty());
+    assert!(sandbox.files("in").len() == 1 && !sandbox.bucket().has("out/a"));
+}
+
+/// Nothing that goes to a directory needs room in `TMPDIR`.
+#[test]
+fn what_goes_to_a_directory_is_staged_there_and_not_in_tmpdir() {
+    for source in [End::S3, End::File] {
+        let sandbox = Sandbox::new();
+        sandbox.fill(source, "in", &tree(&[("a", noise(300_000, 1))]));
+        sandbox.env("TMPDIR", sandbox.path("no-such-directory"));
+        sandbox.rule("r", &ends((source, End::File)));
+        sandbox.run().succeeds();
+        assert_eq!(sandbox.files("out"), tree(&[("a", noise(300_000, 1))]));
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ const RESERVED: &[Reserved] = &[
             "mkdirat",
             "fs::unlink",
         ],
-        only: &["store/local"],
+        only: &["store/local", "part.rs"],
     },
     Reserved {
         what: "sleeps or waits",

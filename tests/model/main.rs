@@ -33,6 +33,8 @@ mod error;
 mod logger;
 #[path = "../../src/object.rs"]
 mod object;
+#[path = "../../src/part.rs"]
+mod part;
 #[path = "../../src/pattern.rs"]
 mod pattern;
 #[path = "../../src/plan.rs"]

@@ -28,10 +28,10 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes a failed publication for done",
         file: "transfer.rs",
-        honest: "match publish(ends, &wanted, &fetched, &task.entry.name) {",
-        planted: "match publish(ends, &wanted, &fetched, &task.entry.name).or_else(|error| {
+        honest: "publish(ends, wanted, &fetched, &task.entry.name)?;",
+        planted: "publish(ends, wanted, &fetched, &task.entry.name).or_else(|error| {
             if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
-        }) {",
+        })?;",
     },
     Bug {
         name: "removes what has changed since it was staged",

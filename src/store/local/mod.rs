@@ -39,8 +39,9 @@ use self::tree::{At, Stat, again, fault, fault_at};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Base, Entry, Name, Place, Version};
-use crate::stage::{CHUNK_BYTES, Stage, Staged};
-use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
+use crate::part::{Clash, PartFile};
+use crate::stage::{Stage, Staged, chunk_for};
+use crate::store::{Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
 /// A directory as one end of a rule.
 pub struct LocalStore {
@@ -184,28 +185,10 @@ impl LocalStore {
         if !stat.is_regular() || stat.size_bytes() != staged.size_bytes() {
             return Ok(false);
         }
-        let mut ours = chunk_for(staged.size_bytes());
-        let mut theirs = vec![0; ours.len()];
-        let mut offset = 0;
-        loop {
-            self.context.stop.check()?;
-            let amount = read(&mut file, &mut theirs)
-                .map_err(|error| fault_at("read", &self.place, name, error))?;
-            if amount == 0 {
-                break;
-            }
-            let theirs = &theirs[..amount];
-            let mut same = 0;
-            while same < amount {
-                let more = staged.read_at(&mut ours[..amount - same], offset)?;
-                if more == 0 || ours[..more] != theirs[same..same + more] {
-                    return Ok(false);
-                }
-                same += more;
-                offset += more as u64;
-            }
-        }
-        if offset != staged.size_bytes() {
+        let same = staged.equals(&self.context, |buffer| {
+            read(&mut file, buffer).map_err(|error| fault_at("read", &self.place, name, error))
+        })?;
+        if !same {
             return Ok(false);
         }
         self.make_durable(&file, name)?;
@@ -344,6 +327,10 @@ impl Store for LocalStore {
         again(|| self.fetch_once(&entry.name, stage))
     }
 
+    fn room(&self, name: &Name) -> Result<PartFile> {
+        again(|| self.make_part(name))
+    }
+
     /// Replaces a link of that name itself, not what it points to. A file has no `attributes`.
     ///
     /// Fails with `Invalid` where a directory has the name, or a file or link stands where a
@@ -382,13 +369,6 @@ fn exclusive_lock(file: &File) -> Option<u32> {
     let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
     let pid = holder.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     Some(u32::try_from(pid).unwrap_or(0))
-}
-
-/// A buffer for one chunk; no more than an item of this length needs.
-fn chunk_for(size_bytes: u64) -> Vec<u8> {
-    let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-    // At least one byte: a read into an empty buffer looks like the end of the file.
-    vec![0; needed.clamp(1, CHUNK_BYTES)]
 }
 
 fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -16,9 +15,10 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, accessat, openat, s
 use rustix::io::Errno;
 
 use super::LocalStore;
-use super::publish::{Part, sync_and_close, sync_directory};
+use super::publish::sync_directory;
 use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, is_mount_point, open_below, real_path};
 use crate::error::{Error, Kind, Result};
+use crate::part::PartFile;
 use crate::store::probe::{Finding, Report, Right, probe_name};
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 
@@ -192,17 +192,15 @@ impl LocalStore {
             return Err(Error::new(Kind::Stopped, "stopped by a signal"));
         }
         let fail = |action| move |error: Errno| fault(action, &self.path, error);
-        let directory = self.open_root()?;
-        let (mut part, mut file) =
-            Part::create(&directory).map_err(fail("make a hidden file in"))?;
-        file.write_all(b"?")
-            .map_err(|error| fault("write a hidden file in", &self.path, error))?;
-        sync_and_close(file).map_err(|(action, error)| {
-            fault(&format!("{action} a hidden file in"), &self.path, error)
-        })?;
-        part.rename(probe_name().into_bytes())
+        let shown = format!("a hidden file in {}", self.path.display());
+        let made = PartFile::create(self.open_root()?, shown);
+        let mut part = made.map_err(fail("make a hidden file in"))?;
+        part.write(b"?", 0)?;
+        part.settle()?;
+        part.rename(&probe_name())
             .map_err(fail("rename a hidden file in"))?;
-        sync_directory(&directory).map_err(fail("sync the directory"))?;
+        let directory = part.directory().expect("it was made in one");
+        sync_directory(directory).map_err(fail("sync the directory"))?;
         part.remove().map_err(fail("remove a hidden file from"))
     }
 }

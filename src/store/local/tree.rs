@@ -310,44 +310,11 @@ pub(super) fn fault_at(
 ///
 /// Never `Gone`: only who looks for an item knows that its absence means that.
 pub(super) fn fault(action: &str, path: &Path, error: impl Into<io::Error>) -> Error {
-    let error = error.into();
-    let advice = advice(&error);
     let fault = Error::io(format!("{action} {}", path.display()), error);
-    let fault = match fault.kind() {
+    match fault.kind() {
         Kind::Gone => fault.with_kind(Kind::Storage),
         _ => fault,
-    };
-    match advice {
-        Some(advice) => fault.advise(advice),
-        None => fault,
     }
-}
-
-fn advice(error: &io::Error) -> Option<String> {
-    let advice = match Errno::from_io_error(error)? {
-        Errno::NOSPC => "the filesystem is full: make room (df, df -i) or enlarge the volume",
-        Errno::FBIG => "a limit of the process (ulimit -f) or of the filesystem: raise it",
-        Errno::DQUOT => "the quota is used up: make room or raise it",
-        Errno::ROFS => "it is mounted read-only: check readOnly of the volume mount",
-        Errno::ACCESS | Errno::PERM => {
-            let uid = rustix::process::geteuid().as_raw();
-            let gid = rustix::process::getegid().as_raw();
-            return Some(format!(
-                "running as uid {uid} gid {gid}: check owner, group and mode of it and of the \
-                 directories on the way"
-            ));
-        }
-        Errno::NAMETOOLONG => "shorten the name by 'rename'",
-        Errno::NOTDIR | Errno::LOOP => {
-            "a file or a symbolic link stands where a directory is needed: move it away"
-        }
-        Errno::ISDIR => "a directory has the name: move it away or choose another by 'rename'",
-        Errno::IO => "check the disk or the network mount",
-        Errno::STALE => "was the network filesystem exported or mounted anew?",
-        Errno::MFILE | Errno::NFILE => "lower 'concurrency' or raise the limit of open files",
-        _ => return None,
-    };
-    Some(advice.into())
 }
 
 #[cfg(test)]

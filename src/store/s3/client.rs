@@ -206,6 +206,11 @@ impl Client {
         self.send_by(&self.agent, target, action, headers, payload, attempt)
     }
 
+    /// The world of the run.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The wish to stop.
     pub(super) fn stop(&self) -> &Stop {
         &self.context.stop

@@ -11,7 +11,7 @@ use super::error::Target;
 use super::{CHECKSUM_MODE, S3Store, etag_of};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Version};
-use crate::stage::{Algorithm, CHUNK_BYTES, Stage, Staged};
+use crate::stage::{Algorithm, Stage, Staged, chunk_for};
 use crate::store::Fetched;
 
 /// What is kept beside the contents, apart from `x-amz-meta-*`.
@@ -88,7 +88,7 @@ impl S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             match answer.status() {
-                200 => same_bytes(&mut answer, staged),
+                200 => staged.equals(self.client.context(), |buffer| answer.read(buffer)),
                 404 => match self.not_found(answer, &target) {
                     error if error.kind() == Kind::Gone => Ok(false),
                     error => Err(error),
@@ -216,13 +216,6 @@ fn attributes(answer: &Answer<'_>) -> Attributes {
     Attributes { headers }
 }
 
-/// A buffer for one chunk; no more than an object of this length needs: most are small.
-fn chunk_for(size_bytes: u64) -> Vec<u8> {
-    let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-    // At least one byte: a read into an empty buffer looks like the end of the body.
-    vec![0; needed.clamp(1, CHUNK_BYTES)]
-}
-
 /// Reads until `buffer` is full or the body ends: the system takes a few long writes more cheaply
 /// than many short ones.
 fn fill(answer: &mut Answer<'_>, buffer: &mut [u8]) -> Result<usize> {
@@ -234,25 +227,4 @@ fn fill(answer: &mut Answer<'_>, buffer: &mut [u8]) -> Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn same_bytes(answer: &mut Answer<'_>, staged: &Staged) -> Result<bool> {
-    let mut theirs = chunk_for(staged.size_bytes());
-    let mut ours = vec![0; theirs.len()];
-    let mut offset = 0;
-    loop {
-        let amount = answer.read(&mut theirs)?;
-        if amount == 0 {
-            return Ok(offset == staged.size_bytes());
-        }
-        let mut compared = 0;
-        while compared < amount {
-            let read = staged.read_at(&mut ours[..amount - compared], offset)?;
-            if read == 0 || theirs[compared..compared + read] != ours[..read] {
-                return Ok(false);
-            }
-            compared += read;
-            offset += read as u64;
-        }
-    }
 }

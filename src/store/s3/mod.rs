@@ -24,6 +24,7 @@ use self::error::Target;
 use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, KEY_MAX_BYTES, Name, Place, Version, part_flaw};
+use crate::part::PartFile;
 use crate::stage::{Stage, Staged};
 
 /// Asks for stored checksums.
@@ -190,6 +191,10 @@ impl Store for S3Store {
 
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
         self.fetch_object(entry, stage)
+    }
+
+    fn room(&self, _name: &Name) -> Result<PartFile> {
+        PartFile::unnamed(&self.client.context().temp_dir)
     }
 
     fn publish(

@@ -1,0 +1,406 @@
+//! Files that are being written: hidden beside what they are to become, or without a name in
+//! `TMPDIR`.
+//!
+//! Invariants: nobody takes a [`PartFile`] for an item; one that was not placed is gone when it is
+//! dropped; what is placed was synced and closed without an error before. What has been written is
+//! pushed to the disk as it grows, because pages that are not there yet count in a pod's memory.
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RenameFlags, fdatasync, fsync, linkat, openat, renameat, renameat_with,
+    statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Kind, Result};
+
+/// How the names of files that are being written begin and end. No item may take such a name, since
+/// a later run removes old ones.
+pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
+
+/// How many random names are tried for a part file.
+const NAME_TRIES: u32 = 8;
+
+/// Less the process umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// So much is written before it is pushed to the disk; as much again may be on its way.
+const PUSH_BYTES: u64 = 8 << 20;
+
+/// What is done where the destination exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash {
+    /// Replace it, in one step.
+    Replace,
+    /// Leave it; asked of the filesystem or of the server, not looked up first.
+    Refuse,
+}
+
+/// Whether `part` is the name of a file that is being written by some run of this program.
+pub fn is_temporary(part: &[u8]) -> bool {
+    part.starts_with(PART_FILE.0.as_bytes()) && part.ends_with(PART_FILE.1.as_bytes())
+}
+
+/// A hidden name that nobody can guess or has had before; `purpose` stands in it.
+pub(crate) fn hidden_name(purpose: &str) -> String {
+    let (begins, ends) = PART_FILE;
+    // Each `RandomState` has other keys, so the hash of nothing is a random number.
+    let random = RandomState::new().hash_one(());
+    format!("{begins}{purpose}{random:016x}{ends}")
+}
+
+/// A file that is being written, and gone when it is dropped unless it was placed.
+pub struct PartFile {
+    /// Before `entry`, so that it is closed when its hidden name is unlinked.
+    file: File,
+    /// `None` where it has no name.
+    entry: Option<DirectoryEntry>,
+    /// What it is, for error texts.
+    shown: String,
+    /// All before this offset was pushed to the disk.
+    pushed_bytes: AtomicU64,
+    settled: OnceLock<()>,
+}
+
+struct DirectoryEntry {
+    directory: OwnedFd,
+    name: Vec<u8>,
+    placed: AtomicBool,
+}
+
+impl PartFile {
+    /// A file without a name in `directory`.
+    ///
+    /// # Errors
+    /// `Storage`: none can be made there.
+    pub fn unnamed(directory: &Path) -> Result<Self> {
+        let shown = format!("a staging file in {}", directory.display());
+        match tempfile::tempfile_in(directory) {
+            Ok(file) => Ok(Self::of(file, None, shown)),
+            Err(error) => Err(Error::io(format!("make {shown}"), error)
+                .with_kind(Kind::Storage)
+                .advise("TMPDIR must name a writable directory with room for the items in flight")),
+        }
+    }
+
+    /// A hidden file in `directory`, in which an item called `shown` is being written.
+    pub(crate) fn create(directory: OwnedFd, shown: String) -> rustix::io::Result<Self> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut tries = 1;
+        loop {
+            let name = hidden_name("").into_bytes();
+            match openat(&directory, name.as_slice(), flags, FILE_MODE) {
+                Err(Errno::EXIST) if tries < NAME_TRIES => tries += 1,
+                created => {
+                    let file = File::from(created?);
+                    let placed = AtomicBool::new(false);
+                    let entry = DirectoryEntry {
+                        directory,
+                        name,
+                        placed,
+                    };
+                    return Ok(Self::of(file, Some(entry), shown));
+                }
+            }
+        }
+    }
+
+    fn of(file: File, entry: Option<DirectoryEntry>, shown: String) -> Self {
+        Self {
+            file,
+            entry,
+            shown,
+            pushed_bytes: AtomicU64::new(0),
+            settled: OnceLock::new(),
+        }
+    }
+
+    /// Writes at `offset`, and pushes to the disk what has piled up.
+    ///
+    /// # Errors
+    /// `Storage`, `Denied`; `Changed` where a network filesystem lost the file.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(|error| self.fault("write", error))?;
+        let end = offset + bytes.len() as u64;
+        if end - self.pushed_bytes.load(Ordering::Relaxed) >= PUSH_BYTES {
+            fdatasync(&self.file).map_err(|error| self.fault("sync", error))?;
+            self.pushed_bytes.store(end, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.pushed_bytes.store(0, Ordering::Relaxed);
+        let cut = self.file.set_len(0);
+        cut.map_err(|error| self.fault("empty", error))
+    }
+
+    /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let read = self.file.read_at(buffer, offset);
+        read.map_err(|error| self.fault("read", error))
+    }
+
+    /// The directory that its name is in.
+    pub(crate) fn directory(&self) -> Option<&OwnedFd> {
+        self.entry.as_ref().map(|entry| &entry.directory)
+    }
+
+    /// Leaves it durable, or says what went wrong: some filesystems tell only when a file is closed
+    /// that they are full. Does its work once.
+    pub(crate) fn settle(&self) -> Result<()> {
+        if self.settled.get().is_some() {
+            return Ok(());
+        }
+        fsync(&self.file).map_err(|error| self.fault("sync", error))?;
+        // Closing another handle of it says the same, and it can still be compared.
+        let handle = self.file.try_clone();
+        let handle = handle.map_err(|error| self.fault("close", error))?;
+        match close_err::Closable::close(handle) {
+            // Linux has closed it by then, and it was synced before.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result.map_err(|error| self.fault("close", error))?,
+        }
+        self.settled.get_or_init(|| ());
+        Ok(())
+    }
+
+    /// Gives it its name; false where `clash` says to refuse and the name is taken.
+    ///
+    /// `EXIST` or `ISDIR`: a directory has the name. `OPNOTSUPP`: the filesystem cannot refuse.
+    ///
+    /// # Panics
+    /// If it has no directory, or was not settled: a mistake of the caller.
+    pub(crate) fn place(&self, last: &[u8], clash: Clash) -> rustix::io::Result<bool> {
+        assert!(self.settled.get().is_some(), "placed before it was settled");
+        let entry = self
+            .entry
+            .as_ref()
+            .expect("a file without a name has no place");
+        match clash {
+            Clash::Replace => entry.rename(last)?,
+            Clash::Refuse => {
+                let (directory, flags) = (&entry.directory, RenameFlags::NOREPLACE);
+                match renameat_with(directory, entry.name.as_slice(), directory, last, flags) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) => return taken(directory, last).map(|()| false),
+                    // NFS and other filesystems that do not know the flag. The hidden name goes
+                    // when the file is closed: NFS would give it another one before.
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return entry.link(last),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        entry.placed.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Gives it another hidden name. Only for trying out: an item is placed.
+    pub(crate) fn rename(&mut self, name: &str) -> rustix::io::Result<()> {
+        let entry = self.entry.as_mut().expect("a file without a name keeps it");
+        entry.rename(name.as_bytes())?;
+        entry.name = name.into();
+        Ok(())
+    }
+
+    /// Whether it is found under its name in upper case, too.
+    pub(crate) fn folds_case(&self) -> rustix::io::Result<bool> {
+        let entry = self
+            .entry
+            .as_ref()
+            .expect("a file without a name has no case");
+        let upper = entry.name.to_ascii_uppercase();
+        match statat(&entry.directory, upper, AtFlags::SYMLINK_NOFOLLOW) {
+            // The name is random: who has it can only be the part.
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unlinks it, and says when that is refused.
+    pub(crate) fn remove(self) -> rustix::io::Result<()> {
+        let entry = self
+            .entry
+            .as_ref()
+            .expect("a file without a name is gone by itself");
+        entry.placed.store(true, Ordering::Relaxed);
+        unlinkat(&entry.directory, entry.name.as_slice(), AtFlags::empty())
+    }
+
+    /// A stale handle is no fault of the disk: the item is staged again.
+    fn fault(&self, action: &str, error: impl Into<io::Error>) -> Error {
+        let error = error.into();
+        let kind = match Errno::from_io_error(&error) {
+            Some(Errno::STALE) if self.entry.is_some() => Kind::Changed,
+            Some(Errno::ACCESS | Errno::PERM) => Kind::Denied,
+            _ => Kind::Storage,
+        };
+        let fault = Error::io(format!("{action} {}", self.shown), error).with_kind(kind);
+        match self.entry {
+            Some(_) => fault,
+            None => fault.advise("staging needs room in TMPDIR for the items in flight"),
+        }
+    }
+}
+
+impl DirectoryEntry {
+    fn rename(&self, last: &[u8]) -> rustix::io::Result<()> {
+        renameat(&self.directory, self.name.as_slice(), &self.directory, last)
+    }
+
+    /// What [`PartFile::place`] does for `Refuse` where renaming cannot: a link never replaces.
+    fn link(&self, last: &[u8]) -> rustix::io::Result<bool> {
+        let (directory, name) = (&self.directory, self.name.as_slice());
+        match linkat(directory, name, directory, last, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                // It may be ours: a network filesystem lost the answer and asked a second time.
+                if identity(directory, last)? != identity(directory, name)? {
+                    return taken(directory, last).map(|()| false);
+                }
+            }
+            Err(Errno::PERM | Errno::NOSYS | Errno::INVAL | Errno::MLINK) => {
+                return Err(Errno::OPNOTSUPP);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for DirectoryEntry {
+    fn drop(&mut self) {
+        if !self.placed.load(Ordering::Relaxed) {
+            // Nothing better can be done about it; a later run clears it up.
+            let _ = unlinkat(&self.directory, self.name.as_slice(), AtFlags::empty());
+        }
+    }
+}
+
+/// Device and inode.
+fn identity(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<(u64, u64)> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Fails with `ISDIR` where the name is taken by a directory: no other name would be right then.
+fn taken(directory: &OwnedFd, last: &[u8]) -> rustix::io::Result<()> {
+    use rustix::fs::FileType;
+    match statat(directory, last, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => Err(Errno::ISDIR),
+        // Also where it vanished again: it was there when it mattered.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by a panic"
+)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    /// A part file that holds `new`.
+    fn part(root: &Path) -> PartFile {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = openat(CWD, root, flags, Mode::empty()).unwrap();
+        let part = PartFile::create(directory, "a".into()).unwrap();
+        part.write(b"new", 0).unwrap();
+        part.settle().unwrap();
+        part
+    }
+
+    /// What a filesystem that does not know `RENAME_NOREPLACE` would be asked; then drops the part.
+    #[expect(clippy::needless_pass_by_value, reason = "its drop unlinks")]
+    fn link(part: PartFile) -> rustix::io::Result<bool> {
+        part.entry.as_ref().unwrap().link(b"a")
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(root).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn a_link_places_the_part_under_a_free_name() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(link(part(root.path())), Ok(true));
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_never_replaces_and_leaves_no_part() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), "old").unwrap();
+        assert_eq!(link(part(root.path())), Ok(false));
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"old");
+    }
+
+    /// NFS: the server links, its answer is lost, the client asks again and hears `EEXIST`.
+    #[test]
+    fn a_link_whose_answer_was_lost_is_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let part = part(root.path());
+        let name = &part.entry.as_ref().unwrap().name;
+        let path = root.path().join(OsStr::from_bytes(name));
+        std::fs::hard_link(path, root.path().join("a")).unwrap();
+        assert_eq!(link(part), Ok(true));
+        assert_eq!(names(root.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_link_onto_a_directory_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        assert_eq!(link(part(root.path())), Err(Errno::ISDIR));
+        assert_eq!(names(root.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_part_that_is_not_placed_vanishes() {
+        let root = tempfile::tempdir().unwrap();
+        drop(part(root.path()));
+        assert_eq!(names(root.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_refused_name_keeps_the_part_for_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), "old").unwrap();
+        let part = part(root.path());
+        assert_eq!(part.place(b"a", Clash::Refuse), Ok(false));
+        assert_eq!(part.place(b"a-1", Clash::Refuse), Ok(true));
+        drop(part);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"old");
+        assert_eq!(std::fs::read(root.path().join("a-1")).unwrap(), b"new");
+        assert_eq!(names(root.path()).len(), 2);
+    }
+
+    #[test]
+    fn hidden_names_are_recognised_and_differ() {
+        assert!(is_temporary(hidden_name("").as_bytes()));
+        assert_ne!(hidden_name(""), hidden_name(""));
+        assert!(!is_temporary(b"a.part") && !is_temporary(b".bots-mover-x"));
+    }
+}
