@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_line_says_items_bytes_rate_and_rules() {
-        let line = line(&under_way(&["inbound_850", "outbound_810"]), 3_565_158);
+        let line = line(&under_way(&["inbound_850", "outbound_810"]), 3_565_159);
         let expected = "37 of 1000 items, 12.3 MiB, 3.4 MiB/s: inbound_850, outbound_810";
         assert_eq!(line, expected);
     }

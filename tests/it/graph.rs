@@ -402,7 +402,7 @@ fn no_name_breaks_a_chart() {
     let known = known_configs();
     let enough = known.len() + 200;
     for (origin, yaml) in known.into_iter().chain(made_up) {
-        let config = match config::parse(&yaml, &origin, None) {
+        let config = match config::parse(&yaml, &origin, Some("edi")) {
             Ok(config) => config,
             Err(_) if origin == "made up" => continue,
             Err(problems) => panic!("{origin}: {problems}"),
