@@ -222,8 +222,9 @@ struct Taken {
     /// The destination, and where whoever was first comes from.
     first: HashMap<u128, (u32, Name)>,
     /// For files: the first destination among those that differ only by upper and lower case. A
-    /// number with both halves of a key of `first`, under half a number for the name in lower case.
-    folded: HashMap<u64, [u64; 2]>,
+    /// number with the upper half of a key of `first`, under half a number for the name in lower
+    /// case: there is one for each item, and hardly ever a twin that the whole is looked for.
+    folded: HashMap<u64, u64>,
 }
 
 impl Claims {
@@ -256,7 +257,7 @@ impl Claims {
                 let source = u32::try_from(source).expect("a run has fewer rules");
                 slot.insert((source, from.clone()));
                 if let Some(folded_spot) = folded_spot {
-                    folded.entry(folded_spot).or_insert(spot);
+                    folded.entry(folded_spot).or_insert(spot[0]);
                 }
                 Ok(())
             }
@@ -269,8 +270,12 @@ impl Claims {
     pub fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
         let (spot, folded_spot) = self.spots(dest, name);
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = taken.folded.get(&folded_spot?).filter(|at| **at != spot)?;
-        let (source, from) = taken.first.get(&key(*first))?;
+        let at = *taken.folded.get(&folded_spot?)?;
+        if at == spot[0] {
+            return None;
+        }
+        let mut all = taken.first.iter();
+        let (_, (source, from)) = all.find(|(key, _)| **key >> 64 == u128::from(at))?;
         Some(taken.sources[*source as usize].item(from))
     }
 

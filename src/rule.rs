@@ -74,7 +74,9 @@ impl Rule {
         let ends = [&self.source, &self.dest];
         let in_directory = ends.iter().any(|end| matches!(end, Place::File { .. }));
         let mut parts = name.parts();
-        parts.find(|part| in_directory && part.starts_with(b"."))
+        // `.` and `..` are no names, and fail as such.
+        let is_hidden = |part: &&[u8]| part.starts_with(b".") && !matches!(*part, b"." | b"..");
+        parts.find(|part| in_directory && is_hidden(part))
     }
 
     /// Whether this is the lock file itself, which is Bots' and never an item.
