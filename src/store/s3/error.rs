@@ -1,22 +1,16 @@
-//! What a refused or failed request means: its kind, and a text that names the endpoint, the
-//! bucket and the key, and says what to check.
+//! What a refusal means: its kind, and a text that names the endpoint, the bucket and the key, and
+//! says what to check. Pure: it is made from status, headers, body and time.
 //!
-//! No text of ureq's or of the server's that may hold a URL with its query is ever passed on: the
+//! No text of the server's that may hold a URL with its query is ever passed on: the
 //! query of a presigned URL holds a signature.
 
 use std::fmt;
-use std::io;
 
 use instant_xml::FromXml;
 use jiff::Timestamp;
-use rustls::{CertificateError, InvalidMessage};
-use ureq::Timeout;
+use ureq::http::HeaderMap;
 
-use super::client::Answer;
 use crate::error::{Error, Kind};
-
-/// How much of an error's body is read.
-const BODY_LIMIT_BYTES: usize = 64 << 10;
 
 /// A clock that is further off is named in the advice.
 const SKEW_WORTH_TELLING_SECONDS: i64 = 60;
@@ -92,36 +86,31 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads what the server says; a body that cannot be read leaves only the status.
-    pub(super) fn read(mut answer: Answer<'_>, now: Timestamp) -> Self {
-        let header = |name| answer.header(name).unwrap_or_default().to_owned();
-        let mut refusal = Self {
-            status: answer.status(),
-            // MinIO says by these headers what the bodiless answer to a HEAD cannot.
-            code: header("x-minio-error-code"),
-            message: header("x-minio-error-desc").trim_matches('"').to_owned(),
-            skew_seconds: skew_seconds(&header("date"), now),
-            pointed: answer.header("location").map(without_query),
-            wants_tls: false,
+    /// Reads what the server says by status, headers and body; `now` is our clock.
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &str, now: Timestamp) -> Self {
+        let header = |name| {
+            let value = headers.get(name);
+            let text = value.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+            text.unwrap_or_default()
         };
-        if let Ok(text) = answer.text(BODY_LIMIT_BYTES) {
-            refusal.wants_tls = text.contains("HTTP request to an HTTPS server");
-            refusal.take_body(&text);
-        }
+        let mut refusal = Self {
+            status,
+            // MinIO says by these headers what the bodiless answer to a HEAD cannot.
+            code: header("x-minio-error-code").to_owned(),
+            message: header("x-minio-error-desc").trim_matches('"').to_owned(),
+            skew_seconds: skew_seconds(header("date"), now),
+            pointed: Some(header("location"))
+                .filter(|location| !location.is_empty())
+                .map(without_query),
+            wants_tls: body.contains("HTTP request to an HTTPS server"),
+        };
+        refusal.take_body(body);
         refusal
     }
 
     /// What a `200` says that holds an error, if it does.
     pub(super) fn inside(text: &str) -> Option<Self> {
-        let mut refusal = Self {
-            status: 200,
-            code: String::new(),
-            message: String::new(),
-            skew_seconds: None,
-            pointed: None,
-            wants_tls: false,
-        };
-        refusal.take_body(text);
+        let refusal = Self::new(200, &HeaderMap::new(), text, Timestamp::UNIX_EPOCH);
         (!refusal.code.is_empty()).then_some(refusal)
     }
 
@@ -318,118 +307,6 @@ fn without_query(location: &str) -> String {
     }
 }
 
-/// The error for a request that had no whole answer.
-pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
-    let (kind, why, advice) = match error {
-        ureq::Error::Io(error) => return io_error(error, target),
-        ureq::Error::Rustls(error) => tls_fault(&error),
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => (
-            Kind::Timeout,
-            "no connection within MINIO_CONNECT_TIMEOUT".to_owned(),
-            "check MINIO_ENDPOINT, firewalls and network policies",
-        ),
-        ureq::Error::Timeout(_) => (
-            Kind::Timeout,
-            "no byte of progress within MINIO_READ_TIMEOUT".to_owned(),
-            "the server or the network hangs; a slow server needs a longer MINIO_READ_TIMEOUT",
-        ),
-        ureq::Error::HostNotFound => (
-            Kind::Other,
-            "host not found".to_owned(),
-            "check the host name in MINIO_ENDPOINT, and DNS",
-        ),
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
-            Kind::Other,
-            "the answer is not HTTP as it should be".to_owned(),
-            "check that MINIO_ENDPOINT is the S3 port, and its scheme",
-        ),
-        ureq::Error::Tls(text) => (Kind::Other, text.to_owned(), TLS_ADVICE),
-        // The texts of all others may hold the URL.
-        _ => (
-            Kind::Other,
-            "the request could not be made".to_owned(),
-            "check MINIO_ENDPOINT",
-        ),
-    };
-    target.error(kind, why).advise(advice)
-}
-
-const TLS_ADVICE: &str = "check the scheme of MINIO_ENDPOINT and the server's TLS settings";
-
-fn io_error(error: io::Error, target: &Target<'_>) -> Error {
-    // Our own reader of a body hands its error through ureq.
-    let error = match error.downcast::<Error>() {
-        Ok(own) => return own,
-        Err(error) => error,
-    };
-    let inner = error.get_ref();
-    if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        let (kind, why, advice) = tls_fault(fault);
-        return target.error(kind, why).advise(advice);
-    }
-    let (kind, why, advice) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            Kind::Transient,
-            "connection refused",
-            "nothing listens there: check the port in MINIO_ENDPOINT and that the server runs",
-        ),
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected => (
-            Kind::Transient,
-            "connection reset",
-            "the server or a proxy broke off: look at its log",
-        ),
-        io::ErrorKind::UnexpectedEof => (
-            Kind::Transient,
-            "the server closed the connection too early",
-            "the server or a proxy broke off: look at its log",
-        ),
-        io::ErrorKind::TimedOut => (
-            Kind::Timeout,
-            "connection timed out",
-            "check MINIO_ENDPOINT, firewalls and network policies",
-        ),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => (
-            Kind::Other,
-            "host unreachable",
-            "check MINIO_ENDPOINT, routes and network policies",
-        ),
-        // The system's own text holds no URL.
-        _ if error.raw_os_error().is_some() => {
-            return target.error(Kind::Other, error);
-        }
-        _ => (Kind::Other, "the request failed", "check MINIO_ENDPOINT"),
-    };
-    target.error(kind, why).advise(advice)
-}
-
-fn tls_fault(error: &rustls::Error) -> (Kind, String, &'static str) {
-    let advice = match error {
-        rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => {
-            "no trusted CA signed the server's certificate: MINIO_VERIFY must name a PEM file \
-             with the CA's certificate"
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "the server's certificate is for other host names than the one in MINIO_ENDPOINT",
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "renew the server's certificate, or set the clock of this machine",
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "this port does not speak https: MINIO_ENDPOINT must begin with http://"
-        }
-        _ => TLS_ADVICE,
-    };
-    (Kind::Other, format!("TLS: {error}"), advice)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -531,5 +408,25 @@ mod tests {
     fn answer_that_is_no_error_is_none() {
         assert!(Refusal::inside("<ListBucketResult></ListBucketResult>").is_none());
         assert!(Refusal::inside("").is_none());
+    }
+
+    #[test]
+    fn refusal_is_read_from_the_body_and_where_there_is_none_from_the_head() {
+        let now: Timestamp = "2026-11-21T10:20:00Z".parse().expect("a time");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-minio-error-code", "NoSuchBucket"),
+            ("x-minio-error-desc", "\"no bucket.\""),
+            ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
+        ] {
+            headers.insert(name, value.parse().expect("a value"));
+        }
+        let refusal = Refusal::new(404, &headers, "", now);
+        assert_eq!(refusal.to_string(), "404 NoSuchBucket: no bucket");
+        assert_eq!(refusal.skew_seconds, Some(1200));
+
+        let body = "\n<Error><Code>NoSuchKey</Code><Message>no key</Message></Error>";
+        let refusal = Refusal::new(404, &headers, body, now);
+        assert_eq!(refusal.to_string(), "404 NoSuchKey: no key");
     }
 }

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::Target;
 use super::{CHECKSUM_MODE, S3Store, etag_of};
 use crate::error::{Error, Kind, Result};

@@ -8,7 +8,8 @@ use rusty_s3::actions::list_objects_v2::{
     ListObjectsContent, ListObjectsV2, ListObjectsV2Response,
 };
 
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::{Refusal, Target};
 use super::{S3Store, unquoted};
 use crate::error::{Kind, Result};

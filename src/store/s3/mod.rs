@@ -4,6 +4,8 @@
 //! (`retry`). Invariants: a request is only made for a key that a URL and `MinIO` can hold; an
 //! object's `ETag` has no quotes anywhere but on the wire; no URL with its query leaves `client`.
 
+mod addresses;
+mod answer;
 mod client;
 mod connections;
 mod error;
@@ -12,14 +14,16 @@ mod list;
 mod probe;
 mod put;
 mod retry;
+mod transport;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusty_s3::Bucket;
 
+use self::answer::Answer;
 pub use self::client::Client;
-use self::client::{Answer, Headers, Payload};
+use self::client::{Headers, Payload};
 use self::error::Target;
 use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};

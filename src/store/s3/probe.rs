@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::S3Store;
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::{Refusal, Subject, Target};
 use super::list::read_page;
 use crate::error::{Kind, Result};

@@ -7,7 +7,8 @@
 use instant_xml::{FromXml, ToXml};
 use rusty_s3::actions::CreateMultipartUpload;
 
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::{Refusal, Target};
 use super::get::crc64_text;
 use super::{S3Store, etag_of, unquoted};
