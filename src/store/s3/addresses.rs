@@ -1,5 +1,7 @@
 //! The addresses of the server's host, looked up once.
 
+use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::http::Uri;
@@ -35,8 +37,8 @@ impl Resolver for Addresses {
         drop(known);
         let found = DefaultResolver::default().resolve(uri, config, timeout);
         let found = found.map_err(|error| match error {
-            // The system's resolver has no error kind of its own for a name that it does not know.
-            ureq::Error::Io(_) => ureq::Error::HostNotFound,
+            ureq::Error::Io(error) => unresolved(host, Some(&error)),
+            ureq::Error::HostNotFound => unresolved(host, None),
             other => other,
         })?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,9 +47,62 @@ impl Resolver for Addresses {
     }
 }
 
+/// A host whose address cannot be had.
+#[derive(Debug)]
+pub(super) struct Unresolved {
+    /// The host that was looked up, with its port: it begins with the bucket where that is asked.
+    pub(super) host: String,
+    /// DNS says that there is none; else it failed, or did not answer.
+    pub(super) is_unknown: bool,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "host not found: {}", self.host)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+fn unresolved(host: &str, error: Option<&io::Error>) -> ureq::Error {
+    ureq::Error::Io(io::Error::other(Unresolved {
+        host: host.to_owned(),
+        is_unknown: error.is_none_or(|error| is_unknown(&error.to_string())),
+    }))
+}
+
+/// Whether the system's resolver says that there is no such name, or no address of it. It tells so
+/// by words only: those of musl, and those of glibc.
+fn is_unknown(text: &str) -> bool {
+    [
+        "Name does not resolve",
+        "Name has no usable address",
+        "Name or service not known",
+        "No address associated with hostname",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn name_that_does_not_exist_is_told_from_dns_that_does_not_work() {
+        let said = |words| format!("failed to lookup address information: {words}");
+        for (words, expected) in [
+            ("Name does not resolve", true),
+            ("Name or service not known", true),
+            ("No address associated with hostname", true),
+            ("Try again", false),
+            ("Temporary failure in name resolution", false),
+            ("Non-recoverable error", false),
+            ("Non-recoverable failure in name resolution", false),
+        ] {
+            assert_eq!(is_unknown(&said(words)), expected, "{words}");
+        }
+    }
 
     #[test]
     fn address_is_looked_up_once_until_it_is_forgotten() {

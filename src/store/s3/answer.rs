@@ -56,12 +56,10 @@ impl Answer<'_> {
         std::str::from_utf8(value.as_bytes()).ok()
     }
 
-    /// All headers whose value is UTF-8.
-    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.response.headers().iter().filter_map(|(name, value)| {
-            let value = std::str::from_utf8(value.as_bytes()).ok()?;
-            Some((name.as_str(), value))
-        })
+    /// All headers; no value where it is not UTF-8.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let headers = self.response.headers().iter();
+        headers.map(|(name, value)| (name.as_str(), std::str::from_utf8(value.as_bytes()).ok()))
     }
 
     /// The length of the body, or that it would have had if this were no `HEAD`.

@@ -63,6 +63,8 @@ pub struct Client {
     endpoint: String,
     /// How many threads more than the workers may send parts now.
     helpers: AtomicUsize,
+    /// Whether the server refuses to replace an object where it is asked to, once that is known.
+    pub(super) refuses: OnceLock<bool>,
     context: Arc<Context>,
 }
 
@@ -135,6 +137,7 @@ impl Client {
             addresses,
             credentials,
             helpers: AtomicUsize::new(HELPERS_MAX),
+            refuses: OnceLock::new(),
             context,
         }))
     }

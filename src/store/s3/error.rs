@@ -6,11 +6,16 @@
 
 use std::fmt;
 
-use instant_xml::FromXml;
+use instant_xml::{FromXml, FromXmlOwned};
 use jiff::Timestamp;
 use ureq::http::HeaderMap;
 
+use super::xml::is_whole;
 use crate::error::{Error, Kind};
+
+/// What to do where something else than an S3 server answers.
+pub(super) const OTHER_SERVER: &str =
+    "check that MINIO_ENDPOINT is the S3 port of a MinIO, and not the console or another server";
 
 /// A clock that is further off is named in the advice.
 const SKEW_WORTH_TELLING_SECONDS: i64 = 60;
@@ -108,6 +113,21 @@ impl Refusal {
         refusal
     }
 
+    /// The error for a `200` whose text is not what it should be.
+    pub(super) fn of_nonsense(text: &str, what: &str, target: &Target<'_>) -> Error {
+        if let Some(refusal) = Self::inside(text) {
+            return refusal.into_error(target);
+        }
+        let why = if is_web_page(text) {
+            format!("{what} does not parse: it is a web page")
+        } else if is_whole(text) {
+            format!("{what} does not parse")
+        } else {
+            format!("{what} does not parse: it is no XML, or breaks off before its end")
+        };
+        target.error(Kind::Other, why).advise(OTHER_SERVER)
+    }
+
     /// What a `200` says that holds an error, if it does.
     pub(super) fn inside(text: &str) -> Option<Self> {
         let refusal = Self::new(200, &HeaderMap::new(), text, Timestamp::UNIX_EPOCH);
@@ -115,9 +135,11 @@ impl Refusal {
     }
 
     fn take_body(&mut self, text: &str) {
-        if let Ok(body) = instant_xml::from_str::<ErrorBody>(text.trim_start()) {
+        if let Some(body) = read_xml::<ErrorBody>(text) {
             self.code = body.code;
             self.message = body.message.unwrap_or_default();
+        } else if self.code.is_empty() && is_web_page(text) {
+            self.message = "a web page".into();
         }
         // A proxy may give the request back as part of its text.
         if self.message.contains("X-Amz-") {
@@ -156,15 +178,12 @@ impl Refusal {
     /// The error that goes up.
     pub(super) fn into_error(self, target: &Target<'_>) -> Error {
         let error = target.error(kind(self.status, &self.code), &self);
-        match self.advice(target) {
-            Some(advice) => error.advise(advice),
-            None => error,
-        }
+        error.advise(self.advice(target))
     }
 
-    fn advice(&self, target: &Target<'_>) -> Option<String> {
+    fn advice(&self, target: &Target<'_>) -> String {
         if self.wants_tls {
-            return Some("this port speaks https: MINIO_ENDPOINT must begin with https://".into());
+            return "this port speaks https: MINIO_ENDPOINT must begin with https://".into();
         }
         let clock = match self.skew_seconds {
             Some(skew) if skew.abs() >= SKEW_WORTH_TELLING_SECONDS => {
@@ -203,23 +222,30 @@ impl Refusal {
             "XMinioObjectExistsAsDirectory" | "XMinioParentIsObject" => {
                 "a key cannot be both an object and a directory of others"
             }
-            _ => return self.advice_by_status(),
+            _ => self.advice_by_status(),
         };
-        Some(format!("{text}{clock}"))
+        format!("{text}{clock}")
     }
 
-    fn advice_by_status(&self) -> Option<String> {
-        let text = match self.status {
+    fn advice_by_status(&self) -> &'static str {
+        match self.status {
             300..=399 => "redirects are not followed: MINIO_ENDPOINT must be the S3 port itself",
             401 | 403 => "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the clock",
-            404 | 405 if self.code.is_empty() => {
-                "check that MINIO_ENDPOINT is the S3 port and not the console"
+            407 => "MINIO_ENDPOINT is a proxy that wants a login: it must be MinIO itself",
+            408 => "the server or a proxy before it waited too long for the request",
+            411 | 413 => "a proxy before the server limits what is sent: raise its limit",
+            414 | 431 => {
+                "a proxy before the server limits the length of a request's head: raise it"
             }
-            502 | 504 => "a proxy before the server cannot reach it",
+            421 | 425 | 426 => "a proxy before the server wants another protocol: look at its log",
+            429 => "the server or a proxy before it is busy: lower `concurrency`, or try later",
+            // Cloudflare and others number what they miss of the server behind them so.
+            502 | 504 | 520..=530 => "a proxy before the server cannot reach it",
             503 => "the server is starting, stopping or busy",
-            _ => return None,
-        };
-        Some(text.into())
+            507 => "the server's disks are full",
+            _ if self.code.is_empty() => OTHER_SERVER,
+            _ => "the server's log may say more",
+        }
     }
 }
 
@@ -279,6 +305,9 @@ fn kind(status: u16, code: &str) -> Kind {
 fn right_for(verb: &str) -> &'static str {
     match verb {
         "list" | "look for" => "the access key's policy must allow s3:ListBucket on the bucket",
+        "get the tags of" => {
+            "the access key's policy must allow s3:GetObjectTagging on the key, which has tags"
+        }
         "put" => "the access key's policy must allow s3:PutObject on the key",
         "delete" => "the access key's policy must allow s3:DeleteObject on the key",
         "abort the upload of" => {
@@ -288,10 +317,28 @@ fn right_for(verb: &str) -> &'static str {
     }
 }
 
+/// Reads a whole answer; `None` where it is another, or not whole.
+pub(super) fn read_xml<T: FromXmlOwned>(text: &str) -> Option<T> {
+    let text = text.trim_start();
+    is_whole(text).then(|| instant_xml::from_str(text).ok())?
+}
+
+/// Whether a text is made for browsers.
+fn is_web_page(text: &str) -> bool {
+    let start = text.trim_start().get(..14).unwrap_or_default();
+    let start = start.to_ascii_lowercase();
+    start.starts_with("<!doctype html") || start.starts_with("<html")
+}
+
 /// Seconds that our clock is ahead of the server's `Date`.
 pub(super) fn skew_seconds(date: &str, now: Timestamp) -> Option<i64> {
-    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
-    Some(now.as_second() - theirs.as_second())
+    Some(now.as_second() - seconds_of(date)?)
+}
+
+/// A time as headers tell it, in seconds since 1970.
+pub(super) fn seconds_of(date: &str) -> Option<i64> {
+    let time = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(time.timestamp().as_second())
 }
 
 /// A redirect's target, fit to be shown.

@@ -8,6 +8,7 @@ use std::io;
 use rustls::{CertificateError, InvalidMessage};
 use ureq::Timeout;
 
+use super::addresses::Unresolved;
 use super::error::Target;
 use crate::error::{Error, Kind};
 
@@ -16,7 +17,12 @@ pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
     let (kind, why, advice) = match error {
         ureq::Error::Io(error) => return io_error(error, target),
         ureq::Error::Rustls(error) => tls_fault(&error),
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => (
+        ureq::Error::Timeout(Timeout::Resolve) => (
+            Kind::Timeout,
+            "no answer from DNS within MINIO_CONNECT_TIMEOUT".to_owned(),
+            DNS_ADVICE,
+        ),
+        ureq::Error::Timeout(Timeout::Connect) => (
             Kind::Timeout,
             "no connection within MINIO_CONNECT_TIMEOUT".to_owned(),
             "check MINIO_ENDPOINT, firewalls and network policies",
@@ -25,11 +31,6 @@ pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
             Kind::Timeout,
             "no byte of progress within MINIO_READ_TIMEOUT".to_owned(),
             "the server or the network hangs; a slow server needs a longer MINIO_READ_TIMEOUT",
-        ),
-        ureq::Error::HostNotFound => (
-            Kind::Other,
-            "host not found".to_owned(),
-            "check the host name in MINIO_ENDPOINT, and DNS",
         ),
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
             Kind::Other,
@@ -47,6 +48,9 @@ pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
     target.error(kind, why).advise(advice)
 }
 
+const DNS_ADVICE: &str =
+    "the name may be right: look at the cluster's DNS, and at network policies";
+
 const TLS_ADVICE: &str = "check the scheme of MINIO_ENDPOINT and the server's TLS settings";
 
 fn io_error(error: io::Error, target: &Target<'_>) -> Error {
@@ -56,6 +60,17 @@ fn io_error(error: io::Error, target: &Target<'_>) -> Error {
         Err(error) => error,
     };
     let inner = error.get_ref();
+    if let Some(lost) = inner.and_then(|inner| inner.downcast_ref::<Unresolved>()) {
+        let host = &lost.host;
+        if lost.is_unknown {
+            return target.error(Kind::Other, lost).advise(
+                "check the host name in MINIO_ENDPOINT; with MINIO_ADDRESSING_STYLE=virtual DNS \
+                 must know each bucket's name before it",
+            );
+        }
+        let why = format!("DNS did not say where {host} is");
+        return target.error(Kind::Transient, why).advise(DNS_ADVICE);
+    }
     if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         let (kind, why, advice) = tls_fault(fault);
         return target.error(kind, why).advise(advice);
