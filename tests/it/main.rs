@@ -21,6 +21,7 @@ mod docs;
 mod engine;
 mod faults;
 mod harness;
+mod honesty;
 mod kube;
 mod listing;
 mod local_store;

@@ -89,9 +89,9 @@ impl S3Store {
         // On its disks MinIO writes a `/` at a key's end so, and reads every name back so.
         let renamed = |part: &str| part.ends_with("__XLDIR__");
         let why = "MinIO would keep it under another name: a part ends in `__XLDIR__`";
-        let flaw = key.split('/').find_map(|part| match renamed(part) {
-            true => Some(why),
-            false => part_flaw(part.as_bytes()),
+        let flaw = key.split('/').find_map(|part| {
+            let why = Some(why).filter(|_| renamed(part));
+            why.or_else(|| part_flaw(part.as_bytes()))
         });
         match flaw {
             Some(why) => Err(refuse(why)),

@@ -140,8 +140,11 @@ impl S3Store {
         })
     }
 
+    /// Here `MinIO` looks for the object before it looks at the policy, so one that is there is
+    /// asked about.
     fn try_tags(&self) -> Result<()> {
-        let key = self.probe_key();
+        let key = self.any_key(&self.prefix)?;
+        let key = key.unwrap_or_else(|| self.probe_key());
         let target = self.target("get the tags of", &self.prefix);
         self.client.tries(|attempt| {
             let answer = self.ask_for_tags(&key, target, attempt)?;
@@ -155,12 +158,11 @@ impl S3Store {
     /// # Errors
     /// `Invalid`: the server ignores it. Those of the requests.
     pub(super) fn must_refuse(&self) -> Result<()> {
-        let refuses = match self.client.refuses.get() {
-            Some(refuses) => *refuses,
-            None => {
-                let refuses = self.try_refuse()?;
-                *self.client.refuses.get_or_init(|| refuses)
-            }
+        let refuses = if let Some(refuses) = self.client.refuses.get() {
+            *refuses
+        } else {
+            let refuses = self.try_refuse()?;
+            *self.client.refuses.get_or_init(|| refuses)
         };
         if refuses {
             return Ok(());
@@ -181,7 +183,11 @@ impl S3Store {
         let target = self.target("put", &self.prefix);
         let young = self.put_nothing(&self.probe_key(), BAD_CRC64, &target)?;
         for _ in 0..VANISHED_MAX {
-            let Some(key) = self.any_key()? else {
+            let key = match self.any_key(&self.prefix)? {
+                Some(key) => Some(key),
+                None => self.any_key("")?,
+            };
+            let Some(key) = key else {
                 break;
             };
             match self.put_nothing(&key, REFUSE, &target) {
@@ -196,18 +202,13 @@ impl S3Store {
         Ok(young)
     }
 
-    /// A key of the bucket, below the prefix if there is one; `None` where there is none, or where
-    /// it cannot be listed.
-    fn any_key(&self) -> Result<Option<String>> {
-        for prefix in [self.prefix.as_str(), ""] {
-            match self.page(prefix, 1, true, None, &self.target("list", prefix)) {
-                Ok(page) if page.contents.is_empty() => {}
-                Ok(page) => return Ok(page.contents.into_iter().next().map(|found| found.key)),
-                Err(error) if error.kind() == Kind::Denied => {}
-                Err(error) => return Err(error),
-            }
+    /// A key below `prefix`; `None` where there is none, or where it cannot be listed.
+    fn any_key(&self, prefix: &str) -> Result<Option<String>> {
+        match self.page(prefix, 1, true, None, &self.target("list", prefix)) {
+            Ok(page) => Ok(page.contents.into_iter().next().map(|found| found.key)),
+            Err(error) if error.kind() == Kind::Denied => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(None)
     }
 
     /// Puts what cannot be stored; whether something else than the wrong MD5 was refused.
