@@ -80,9 +80,9 @@ impl S3Store {
             let (what, tried) = match right {
                 Right::List => ("list", self.try_list()),
                 Right::Read => ("read", self.try_read()),
-                Right::Tags => ("read tags", self.try_tags()),
+                Right::Tags => ("tags", self.try_tags()),
                 Right::Write => ("put", self.try_put()),
-                Right::WriteNew => ("no replace", self.must_refuse()),
+                Right::WriteNew => ("no-replace", self.must_refuse()),
                 Right::Remove => ("delete", self.try_delete()),
             };
             match tried {
