@@ -423,6 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn every_status_that_a_proxy_may_give_has_advice() {
+        let target = Target {
+            verb: "put",
+            endpoint: "http://minio:9000",
+            bucket: "edi",
+            key: "a",
+        };
+        for status in 201..=999 {
+            let page = "<!DOCTYPE html><html>no</html>";
+            let refusal = Refusal::new(status, &HeaderMap::new(), page, Timestamp::UNIX_EPOCH);
+            let told = refusal.into_error(&target).chain();
+            assert!(
+                told.contains("a web page (") && told.ends_with(')'),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn redirect_is_shown_without_query_and_password() {
         let cases = [
             ("https://m/a/b?X-Amz-Signature=1", "https://m/a/b"),

@@ -441,3 +441,46 @@ struct Completed {
     #[xml(rename = "ChecksumCRC64NVME")]
     checksum: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::xml::tests::cuts;
+    use super::*;
+
+    const NS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+    const TARGET: Target<'_> = Target {
+        verb: "put",
+        endpoint: "http://minio:9000",
+        bucket: "edi",
+        key: "a",
+    };
+
+    #[test]
+    fn completion_shows_nothing_until_its_last_byte_and_only_by_its_checksum() {
+        let checksum = "<ChecksumCRC64NVME>rosUhgp5mIg=</ChecksumCRC64NVME>";
+        let text = format!(
+            "<CompleteMultipartUploadResult xmlns=\"{NS}\"><Key>a</Key>\
+             <ETag>&#34;e-1&#34;</ETag>{checksum}</CompleteMultipartUploadResult>"
+        );
+        let proof = |text: &str| completed(text, "rosUhgp5mIg=", &TARGET);
+        assert_eq!(proof(&text).expect("proof"), Proof::Shown);
+        let silent = text.replace(checksum, "");
+        assert_eq!(proof(&silent).expect("no proof"), Proof::Wanting);
+        assert!(completed(&text, "AAAAAAAAAAA=", &TARGET).is_err());
+        for cut in cuts(&text) {
+            assert!(proof(cut).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn creation_gives_no_id_until_its_last_byte() {
+        let text = format!(
+            "<InitiateMultipartUploadResult xmlns=\"{NS}\"><Bucket>edi</Bucket><Key>a</Key>\
+             <UploadId>id</UploadId></InitiateMultipartUploadResult>"
+        );
+        assert_eq!(upload_id(&text, &TARGET).expect("an id"), "id");
+        for cut in cuts(&text) {
+            assert!(upload_id(cut, &TARGET).is_err(), "{cut}");
+        }
+    }
+}
