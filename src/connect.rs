@@ -69,17 +69,23 @@ fn needed(config: &Config) -> Vec<Needed<'_>> {
 }
 
 fn source_rights(rule: &Rule) -> Vec<Right> {
-    match rule.mode {
-        Mode::Move => vec![Right::List, Right::Read, Right::Remove],
-        Mode::Copy => vec![Right::List, Right::Read],
+    let mut rights = vec![Right::List, Right::Read];
+    if matches!(rule.dest, Place::S3 { .. }) {
+        rights.push(Right::Tags);
     }
+    if rule.mode == Mode::Move {
+        rights.push(Right::Remove);
+    }
+    rights
 }
 
 /// Only who replaces whatever is there need not look at it.
 fn dest_rights(rule: &Rule) -> Vec<Right> {
     match rule.if_exists {
         IfExists::Overwrite => vec![Right::Write],
-        IfExists::Fail | IfExists::KeepBoth | IfExists::Skip => vec![Right::Read, Right::Write],
+        IfExists::Fail | IfExists::KeepBoth | IfExists::Skip => {
+            vec![Right::Read, Right::Write, Right::WriteNew]
+        }
     }
 }
 

@@ -25,7 +25,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A day: more is a unit mistaken.
-const MAX_TIMEOUT_SECONDS: f64 = 86_400.0;
+const CONNECT_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
+/// Half an hour: a server that is silent for longer holds a run, not a transfer.
+const READ_TIMEOUT_MAX_SECONDS: f64 = 1800.0;
 const MAX_UMASK: u32 = 0o777;
 
 /// The variables that [`Environment::connection`] needs later.
@@ -178,8 +180,12 @@ impl Environment {
         let style = reader
             .parsed("MINIO_ADDRESSING_STYLE", "path, virtual", style)
             .unwrap_or(Addressing::Path);
-        let connect_timeout = reader.timeout("MINIO_CONNECT_TIMEOUT", DEFAULT_CONNECT_TIMEOUT);
-        let read_timeout = reader.timeout("MINIO_READ_TIMEOUT", DEFAULT_READ_TIMEOUT);
+        let connect_timeout = reader
+            .timeout("MINIO_CONNECT_TIMEOUT", CONNECT_TIMEOUT_MAX_SECONDS)
+            .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        let read_timeout = reader
+            .timeout("MINIO_READ_TIMEOUT", READ_TIMEOUT_MAX_SECONDS)
+            .unwrap_or(DEFAULT_READ_TIMEOUT);
         if style == Addressing::Virtual
             && let Some(Host::Ipv4(_) | Host::Ipv6(_)) = endpoint.as_ref().and_then(Url::host)
         {
@@ -292,9 +298,9 @@ impl Reader<'_> {
         self.parsed("TZ", allowed, zone).unwrap_or(TimeZone::UTC)
     }
 
-    fn timeout(&mut self, name: &str, default: Duration) -> Duration {
-        let allowed = "seconds above 0 and up to 86400, such as 10, 10s or 0.5";
-        self.parsed(name, allowed, seconds).unwrap_or(default)
+    fn timeout(&mut self, name: &str, max_seconds: f64) -> Option<Duration> {
+        let allowed = format!("seconds above 0 and up to {max_seconds}, such as 10, 10s or 0.5");
+        self.parsed(name, &allowed, |text| seconds(text, max_seconds))
     }
 
     /// A value that goes into a header and never into a message.
@@ -303,11 +309,11 @@ impl Reader<'_> {
             self.problem(name, "not set; set it, a rule uses s3");
         }
         let text = self.text(name)?;
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if text.chars().any(char::is_control) {
             self.problem(
                 name,
-                "found a blank or control character inside the value; allowed: none (is it two \
-                 values, or a whole file?)",
+                "found a control character inside the value; allowed: none (is it two values, or \
+                 a whole file?)",
             );
             return None;
         }
@@ -321,6 +327,10 @@ impl Reader<'_> {
             self.problem(NAME, "not set; set it, a rule uses s3");
         }
         let text = self.text(NAME)?;
+        if let Some(what) = odd_endpoint(&text) {
+            self.problem(NAME, format_args!("found {what}; {ALLOWED}"));
+            return None;
+        }
         let url = if text.contains("://") {
             text
         } else {
@@ -360,6 +370,19 @@ impl Reader<'_> {
     }
 }
 
+/// What a URL's parser would only call no URL. Says nothing of the value: it may hold a password.
+fn odd_endpoint(text: &str) -> Option<&'static str> {
+    if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
+        return Some("quotes around the value (write it without them)");
+    }
+    let host = text.split_once("://").map_or(text, |(_, host)| host);
+    let host = host.split(['/', '%']).next().unwrap_or_default();
+    // Also an address with a port behind it is one, of which nobody can tell where it ends.
+    host.parse::<std::net::Ipv6Addr>()
+        .is_ok()
+        .then_some("an IPv6 address without brackets (write http://[address]:port)")
+}
+
 fn umask(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let is_octal = digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
@@ -384,11 +407,11 @@ fn style(text: &str) -> Option<Addressing> {
     }
 }
 
-fn seconds(text: &str) -> Option<Duration> {
+fn seconds(text: &str, max_seconds: f64) -> Option<Duration> {
     let number = text.strip_suffix('s').unwrap_or(text).trim_end();
     let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let seconds: f64 = number.parse().ok().filter(|_| is_plain)?;
-    let allowed = seconds <= MAX_TIMEOUT_SECONDS;
+    let allowed = seconds <= max_seconds;
     let duration = Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|_| allowed)?;
@@ -529,13 +552,15 @@ mod tests {
             ("MINIO_ENDPOINT", "http://hunter2:port"),
             ("MINIO_ENDPOINT", "http://"),
             ("MINIO_SECRET_KEY", "hunter2\nhunter2"),
-            ("MINIO_ACCESS_KEY", "hunter2 hunter2"),
+            ("MINIO_ACCESS_KEY", "hunter2\thunter2"),
             ("MINIO_SESSION_TOKEN", "hunter2\u{7}"),
             ("MINIO_VERIFY", "flase"),
             ("MINIO_ADDRESSING_STYLE", "auto"),
             ("MINIO_CONNECT_TIMEOUT", "0"),
             ("MINIO_CONNECT_TIMEOUT", "-1"),
             ("MINIO_CONNECT_TIMEOUT", "inf"),
+            ("MINIO_CONNECT_TIMEOUT", "86401"),
+            ("MINIO_READ_TIMEOUT", "1800.5"),
             ("MINIO_READ_TIMEOUT", "1m"),
             ("MINIO_READ_TIMEOUT", "1e300"),
             ("MINIO_READ_TIMEOUT", "."),
@@ -549,6 +574,38 @@ mod tests {
         let address = ("MINIO_ENDPOINT", "http://10.0.0.1:9000");
         let wrong = connection(&[address, ("MINIO_ADDRESSING_STYLE", "virtual")]);
         assert!(wrong.expect_err("no name").contains("IP address"));
+    }
+
+    #[test]
+    fn read_timeout_is_at_most_half_an_hour_and_the_limit_is_named() {
+        let longest = connection(&[("MINIO_READ_TIMEOUT", "1800")]).expect("a connection");
+        assert_eq!(longest.read_timeout, Duration::from_mins(30));
+        let wrong = connection(&[("MINIO_READ_TIMEOUT", "3600")]).expect_err("too long");
+        assert!(wrong.contains("up to 1800"), "{wrong}");
+    }
+
+    #[test]
+    fn credential_may_hold_a_blank() {
+        let spaced = connection(&[("MINIO_SECRET_KEY", " hush hush \n")]).expect("a connection");
+        assert_eq!(spaced.secret_key, "hush hush");
+    }
+
+    #[test]
+    fn endpoint_in_quotes_or_ipv6_without_brackets_is_named_as_that() {
+        let cases = [
+            ("\"http://minio:9000\"", "quotes"),
+            ("'minio:9000'", "quotes"),
+            ("::1", "IPv6 address without brackets"),
+            ("http://fd00::1:9000", "IPv6 address without brackets"),
+            ("https://fe80::1%eth0/", "IPv6 address without brackets"),
+        ];
+        for (value, says) in cases {
+            let wrong = connection(&[("MINIO_ENDPOINT", value)]).expect_err(value);
+            assert!(wrong.contains(says), "{value}: {wrong}");
+            assert_eq!(wrong.lines().count(), 1, "{wrong}");
+        }
+        let bracketed = connection(&[("MINIO_ENDPOINT", "[::1]:9000")]).expect("a connection");
+        assert_eq!(bracketed.endpoint.as_str(), "http://[::1]:9000/");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Story {
             name,
             size_bytes: 0,
             modified: instant.at,
-            version: Version::Object { etag: "".into() },
+            version: Version::object("", instant.at),
         };
         match plan::destination(rule, &entry, instant) {
             Ok(dest) => {

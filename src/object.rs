@@ -98,11 +98,27 @@ pub enum Version {
         /// changes it: reading does not, and sources are neither renamed nor linked. `chmod` does.
         ctime: (i64, u32),
     },
-    /// What the server calls a state of an object.
+    /// What the server calls a state of an object. The `ETag` alone is that of the contents: an
+    /// object that was put again with the same bytes has the same.
     Object {
         /// The `ETag` without its quotes.
         etag: Box<str>,
+        /// `Last-Modified`, in whole seconds since 1970: headers tell no more.
+        modified_s: i64,
+        /// The version's id in a bucket that keeps versions; a listing does not tell it.
+        id: Option<Box<str>>,
     },
+}
+
+impl Version {
+    /// The state of an object as a listing tells it.
+    pub fn object(etag: &str, modified: Timestamp) -> Self {
+        Self::Object {
+            etag: etag.into(),
+            modified_s: modified.as_second(),
+            id: None,
+        }
+    }
 }
 
 /// One candidate that a listing found.
@@ -212,8 +228,13 @@ pub fn join(directory: &Path, name: &Name) -> PathBuf {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Header names in lower case and their values: `content-type`, `content-encoding`,
-    /// `content-language`, `content-disposition`, `cache-control`, `expires`, `x-amz-meta-*`.
+    /// `content-language`, `content-disposition`, `cache-control`, `expires`, `x-amz-meta-*`, and
+    /// `x-amz-tagging` once the tags were asked for.
     pub headers: Vec<(String, String)>,
+    /// It has tags, which must be asked for.
+    pub has_tags: bool,
+    /// A header that cannot be kept, because its value is not UTF-8.
+    pub unkept: Option<String>,
 }
 
 #[cfg(test)]

@@ -389,7 +389,7 @@ mod tests {
             name: Name::new(name).expect("a good name"),
             size_bytes: 1,
             modified: Timestamp::from_second(second).expect("in range"),
-            version: Version::Object { etag: "e".into() },
+            version: Version::object("e", Timestamp::UNIX_EPOCH),
         }
     }
 

@@ -59,7 +59,12 @@ pub struct Task {
 /// Where the next attempt begins.
 enum Step {
     Stage,
-    Remove { version: Version, dest: Name },
+    Remove {
+        version: Version,
+        dest: Name,
+        /// An earlier attempt had no answer, so it may have removed the source.
+        unanswered: bool,
+    },
 }
 
 impl Task {
@@ -156,13 +161,26 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         if ends.rule.mode == Mode::Copy {
             return Ok(End::Copied { dest, note: None });
         }
+        // Whatever is told of the item from here on names the copy that exists.
+        task.dest = Ok(dest.clone());
         task.step = Step::Remove {
             version: fetched.version,
             dest,
+            unanswered: false,
         };
     }
-    match &task.step {
-        Step::Remove { version, dest } => remove(ends, &task.entry.name, version, dest),
+    match &mut task.step {
+        Step::Remove {
+            version,
+            dest,
+            unanswered,
+        } => {
+            let end = remove(ends, &task.entry.name, version, dest, *unanswered);
+            *unanswered |= end
+                .as_ref()
+                .is_err_and(|error| matches!(error.kind(), Kind::Timeout | Kind::Transient));
+            end
+        }
         Step::Stage => unreachable!("a staged move goes on to its removal"),
     }
 }
@@ -251,7 +269,14 @@ fn stage_and_publish(
 ) -> Result<Result<(Fetched, Delivery), End>> {
     let room = || ends.dest.room(wanted);
     let mut stage = Stage::in_room(ends.context, &room, Arc::clone(&task.meter));
-    let fetched = match ends.source.fetch(&task.entry, &mut stage) {
+    let fetched = ends.source.fetch(&task.entry, &mut stage);
+    let fetched = fetched.and_then(|mut fetched| {
+        if !is_file(&ends.rule.dest) {
+            ends.source.describe(&task.entry.name, &mut fetched)?;
+        }
+        Ok(fetched)
+    });
+    let fetched = match fetched {
         Err(error) if error.kind() != Kind::Changed => return unstaged(error).map(Err),
         fetched => fetched?,
     };
@@ -405,7 +430,13 @@ fn publish_numbered(
 }
 
 /// Step 3: the source goes, if it still is what was staged.
-fn remove(ends: &Ends<'_>, name: &Name, version: &Version, dest: &Name) -> Result<End> {
+fn remove(
+    ends: &Ends<'_>,
+    name: &Name,
+    version: &Version,
+    dest: &Name,
+    unanswered: bool,
+) -> Result<End> {
     let stays = |why: String| {
         let note = Some(format!("{why}: it stays, the next run takes it"));
         Ok(End::Copied {
@@ -419,7 +450,12 @@ fn remove(ends: &Ends<'_>, name: &Name, version: &Version, dest: &Name) -> Resul
             note: None,
         }),
         Removed::Gone => {
-            let note = Some("the source was gone already: somebody else took it".into());
+            let who = if unanswered {
+                "by the removal that had no answer, or somebody else took it"
+            } else {
+                "somebody else took it"
+            };
+            let note = Some(format!("the source was gone already: {who}"));
             Ok(End::Moved {
                 dest: dest.clone(),
                 note,

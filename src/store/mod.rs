@@ -154,6 +154,13 @@ pub trait Store: Send + Sync {
     /// Room for an item that is to be published under `name` and does not fit memory.
     fn room(&self, name: &Name) -> Result<PartFile>;
 
+    /// Adds to what was fetched what only a copy into a bucket needs and the fetch did not bring.
+    ///
+    /// Fails where something of it cannot be kept, with `Gone` where the item is not there.
+    fn describe(&self, _name: &Name, _fetched: &mut Fetched) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the staged item visible under `name`, whole or not at all, and durable.
     ///
     /// When it fails, the destination is as before and no temporary is left. Objects take

@@ -12,8 +12,12 @@ pub enum Right {
     List,
     /// Read an item.
     Read,
+    /// Read what an item carries beside its contents.
+    Tags,
     /// Make an item.
     Write,
+    /// Make an item only where there is none.
+    WriteNew,
     /// Remove an item.
     Remove,
 }

@@ -145,7 +145,7 @@ pub(crate) fn keys_stay_below_the_destination(name: &[u8], pattern: &str, replac
             name: name.clone(),
             size_bytes: 1,
             modified: Timestamp::UNIX_EPOCH,
-            version: Version::Object { etag: "x".into() },
+            version: Version::object("x", Timestamp::UNIX_EPOCH),
         };
         let Ok(to) = destination(&config.rules[0], &entry, &instant()) else {
             continue;

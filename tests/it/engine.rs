@@ -173,7 +173,7 @@ impl Shelf {
 
 fn version(bytes: &[u8]) -> Version {
     let etag = String::from_utf8_lossy(bytes);
-    Version::Object { etag: etag.into() }
+    Version::object(&etag, jiff::Timestamp::UNIX_EPOCH)
 }
 
 impl Store for Shelf {

@@ -22,6 +22,7 @@ mod engine;
 mod faults;
 mod graph;
 mod harness;
+mod honesty;
 mod kube;
 mod listing;
 mod local_store;

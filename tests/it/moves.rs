@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::support::data::{edi_files, noise};
+use crate::support::minio::Minio;
 use crate::support::sandbox::{chmod, mode};
 use crate::support::{DIRECTIONS, End, Op, Sandbox, Tree, ends, tree};
 
@@ -160,9 +161,15 @@ fn only_what_is_longer_than_the_threshold_goes_up_in_parts() {
 
     sandbox.write("in/parts", noise((16 << 20) + 1, 2));
     sandbox.run().succeeds();
+    // One of 2023 is asked again, without the kind of checksum that it does not know.
+    let asked = if Minio::plain().refuses_to_replace() {
+        1
+    } else {
+        2
+    };
     assert_eq!(
         (proxy.count(Op::Put), proxy.count(Op::CreateUpload)),
-        (1, 1)
+        (1, asked)
     );
     assert_eq!(
         (proxy.count(Op::UploadPart), proxy.count(Op::CompleteUpload)),

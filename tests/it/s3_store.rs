@@ -555,7 +555,7 @@ fn missing_bucket_is_named_by_every_call() {
         name: name("a"),
         size_bytes: 1,
         modified: Timestamp::UNIX_EPOCH,
-        version: Version::Object { etag: "0".into() },
+        version: Version::object("0", Timestamp::UNIX_EPOCH),
     };
     let texts = ["no-such-bucket", "make the bucket", "at http://127.0.0.1:"];
     fails(store.exists(), Kind::Missing, &texts);

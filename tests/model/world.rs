@@ -119,8 +119,8 @@ impl Item {
     /// As a listing or a look tells it.
     pub(crate) fn version(&self, place: &str) -> Version {
         if place.starts_with("s3:") {
-            let etag = format!("etag-{}", self.content).into();
-            return Version::Object { etag };
+            let etag = format!("etag-{}", self.content);
+            return Version::object(&etag, jiff::Timestamp::UNIX_EPOCH);
         }
         Version::File {
             dev: 1,

@@ -8,19 +8,19 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
+use super::addresses::Addresses;
+use super::answer::{Answer, Line};
 use super::connections::Connections;
-use super::error::{Refusal, Target, skew_seconds, transport};
+use super::error::Target;
 use super::retry::{Try, quickly};
 use crate::context::{Context, Stop};
 use crate::environment::{Addressing, Connection, Verify};
@@ -63,6 +63,8 @@ pub struct Client {
     endpoint: String,
     /// How many threads more than the workers may send parts now.
     helpers: AtomicUsize,
+    /// Whether the server refuses to replace an object where it is asked to, once that is known.
+    pub(super) refuses: OnceLock<bool>,
     context: Arc<Context>,
 }
 
@@ -135,6 +137,7 @@ impl Client {
             addresses,
             credentials,
             helpers: AtomicUsize::new(HELPERS_MAX),
+            refuses: OnceLock::new(),
             context,
         }))
     }
@@ -288,24 +291,18 @@ impl Client {
             let body = SendBody::from_reader(&mut reader);
             run(agent, request.body(body).map_err(malformed)?, attempt)
         };
+        let line = Line {
+            context: &self.context,
+            addresses: &self.addresses,
+        };
         match outcome {
             Ok(response) => Ok(Answer {
-                client: self,
+                line,
                 target,
                 response,
             }),
-            Err(error) => Err(self.failed(error, &target)),
+            Err(error) => Err(line.failed(error, &target)),
         }
-    }
-
-    /// The error for a request or an answer that broke off.
-    fn failed(&self, error: ureq::Error, target: &Target<'_>) -> Error {
-        if let Err(stopped) = self.context.stop.check() {
-            return stopped;
-        }
-        // The host may have moved to another address.
-        self.addresses.forget();
-        transport(error, target)
     }
 }
 
@@ -388,125 +385,6 @@ impl Read for PayloadReader<'_> {
     }
 }
 
-/// What the server said; its body is still to be read.
-pub(super) struct Answer<'a> {
-    client: &'a Client,
-    target: Target<'a>,
-    response: Response<Body>,
-}
-
-impl Answer<'_> {
-    /// The status code.
-    pub(super) fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    /// A header's value, where it is UTF-8.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let value = self.response.headers().get(name)?;
-        std::str::from_utf8(value.as_bytes()).ok()
-    }
-
-    /// All headers whose value is UTF-8.
-    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.response.headers().iter().filter_map(|(name, value)| {
-            let value = std::str::from_utf8(value.as_bytes()).ok()?;
-            Some((name.as_str(), value))
-        })
-    }
-
-    /// The length of the body, or that it would have had if this were no `HEAD`.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.header("content-length")?.parse().ok()
-    }
-
-    /// By how many seconds our clock is ahead of the server's, where the server tells its time.
-    pub(super) fn skew_seconds(&self) -> Option<i64> {
-        skew_seconds(self.header("date")?, self.client.context.now())
-    }
-
-    /// Reads on; 0 at the end of a whole body, and only there.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let (client, target) = (self.client, &self.target);
-        let read = self.response.body_mut().as_reader().read(buffer);
-        read.map_err(|error| client.failed(error.into(), target))
-    }
-
-    /// The whole body as text.
-    ///
-    /// # Errors
-    /// `Other`: it is longer than `limit_bytes` or not UTF-8. Those of [`read`](Self::read).
-    pub(super) fn text(&mut self, limit_bytes: usize) -> Result<String> {
-        let mut bytes = Vec::new();
-        let room = self.length().unwrap_or(0).min(limit_bytes as u64);
-        bytes.reserve_exact(usize::try_from(room).unwrap_or(0));
-        let mut buffer = [0; 8 << 10];
-        loop {
-            let amount = self.read(&mut buffer)?;
-            if amount == 0 {
-                break;
-            }
-            if bytes.len() + amount > limit_bytes {
-                let why = format!("the answer is longer than {limit_bytes} bytes");
-                return Err(self.target.error(Kind::Other, why));
-            }
-            bytes.extend_from_slice(&buffer[..amount]);
-        }
-        String::from_utf8(bytes)
-            .map_err(|_| self.target.error(Kind::Other, "the answer is not UTF-8"))
-    }
-
-    /// What kind of refusal this answer is.
-    pub(super) fn refusal(self) -> Refusal {
-        let now = self.client.context.now();
-        Refusal::read(self, now)
-    }
-
-    /// This answer as the error that goes up.
-    pub(super) fn error(self) -> Error {
-        let target = self.target;
-        self.refusal().into_error(&target)
-    }
-}
-
-/// The host's addresses, kept for the run: ureq would look them up before every request.
-#[derive(Debug, Clone, Default)]
-struct Addresses {
-    known: Arc<Mutex<Vec<(String, ResolvedSocketAddrs)>>>,
-}
-
-impl Addresses {
-    fn forget(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clear();
-    }
-}
-
-impl Resolver for Addresses {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &ureq::config::Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.authority().map_or("", |authority| authority.as_str());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, addresses)) = known.iter().find(|(name, _)| name == host) {
-            return Ok(addresses.clone());
-        }
-        drop(known);
-        let found = DefaultResolver::default().resolve(uri, config, timeout);
-        let found = found.map_err(|error| match error {
-            // The system's resolver has no error kind of its own for a name that it does not know.
-            ureq::Error::Io(_) => ureq::Error::HostNotFound,
-            other => other,
-        })?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.push((host.to_owned(), found.clone()));
-        Ok(found)
-    }
-}
-
 fn tls_config(verify: &Verify) -> Result<TlsConfig> {
     let builder = TlsConfig::builder();
     Ok(match verify {
@@ -567,20 +445,5 @@ mod tests {
         let endpoint = "https://user:pass@minio:9000/path?query";
         let endpoint: Url = endpoint.parse().expect("a URL");
         assert_eq!(shown(&endpoint), "https://minio:9000");
-    }
-
-    #[test]
-    fn address_is_looked_up_once_until_it_is_forgotten() {
-        let addresses = Addresses::default();
-        let config = ureq::config::Config::default();
-        let uri: Uri = "http://127.0.0.1:9000/a".parse().expect("a URI");
-        let known = |addresses: &Addresses| addresses.known.lock().expect("no panic").len();
-        for _ in 0..2 {
-            let found = addresses.resolve(&uri, &config, NextTimeout::default());
-            assert_eq!(found.expect("an address")[0].port(), 9000);
-            assert_eq!(known(&addresses), 1);
-        }
-        addresses.forget();
-        assert_eq!(known(&addresses), 0);
     }
 }

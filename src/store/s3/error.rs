@@ -1,22 +1,21 @@
-//! What a refused or failed request means: its kind, and a text that names the endpoint, the
-//! bucket and the key, and says what to check.
+//! What a refusal means: its kind, and a text that names the endpoint, the bucket and the key, and
+//! says what to check. Pure: it is made from status, headers, body and time.
 //!
-//! No text of ureq's or of the server's that may hold a URL with its query is ever passed on: the
+//! No text of the server's that may hold a URL with its query is ever passed on: the
 //! query of a presigned URL holds a signature.
 
 use std::fmt;
-use std::io;
 
-use instant_xml::FromXml;
+use instant_xml::{FromXml, FromXmlOwned};
 use jiff::Timestamp;
-use rustls::{CertificateError, InvalidMessage};
-use ureq::Timeout;
+use ureq::http::HeaderMap;
 
-use super::client::Answer;
+use super::xml::is_whole;
 use crate::error::{Error, Kind};
 
-/// How much of an error's body is read.
-const BODY_LIMIT_BYTES: usize = 64 << 10;
+/// What to do where something else than an S3 server answers.
+pub(super) const OTHER_SERVER: &str =
+    "check that MINIO_ENDPOINT is the S3 port of a MinIO, and not the console or another server";
 
 /// A clock that is further off is named in the advice.
 const SKEW_WORTH_TELLING_SECONDS: i64 = 60;
@@ -92,43 +91,55 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads what the server says; a body that cannot be read leaves only the status.
-    pub(super) fn read(mut answer: Answer<'_>, now: Timestamp) -> Self {
-        let header = |name| answer.header(name).unwrap_or_default().to_owned();
-        let mut refusal = Self {
-            status: answer.status(),
-            // MinIO says by these headers what the bodiless answer to a HEAD cannot.
-            code: header("x-minio-error-code"),
-            message: header("x-minio-error-desc").trim_matches('"').to_owned(),
-            skew_seconds: skew_seconds(&header("date"), now),
-            pointed: answer.header("location").map(without_query),
-            wants_tls: false,
+    /// Reads what the server says by status, headers and body; `now` is our clock.
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &str, now: Timestamp) -> Self {
+        let header = |name| {
+            let value = headers.get(name);
+            let text = value.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+            text.unwrap_or_default()
         };
-        if let Ok(text) = answer.text(BODY_LIMIT_BYTES) {
-            refusal.wants_tls = text.contains("HTTP request to an HTTPS server");
-            refusal.take_body(&text);
-        }
+        let mut refusal = Self {
+            status,
+            // MinIO says by these headers what the bodiless answer to a HEAD cannot.
+            code: header("x-minio-error-code").to_owned(),
+            message: header("x-minio-error-desc").trim_matches('"').to_owned(),
+            skew_seconds: skew_seconds(header("date"), now),
+            pointed: Some(header("location"))
+                .filter(|location| !location.is_empty())
+                .map(without_query),
+            wants_tls: body.contains("HTTP request to an HTTPS server"),
+        };
+        refusal.take_body(body);
         refusal
+    }
+
+    /// The error for a `200` whose text is not what it should be.
+    pub(super) fn of_nonsense(text: &str, what: &str, target: &Target<'_>) -> Error {
+        if let Some(refusal) = Self::inside(text) {
+            return refusal.into_error(target);
+        }
+        let why = if is_web_page(text) {
+            format!("{what} does not parse: it is a web page")
+        } else if is_whole(text) {
+            format!("{what} does not parse")
+        } else {
+            format!("{what} does not parse: it is no XML, or breaks off before its end")
+        };
+        target.error(Kind::Other, why).advise(OTHER_SERVER)
     }
 
     /// What a `200` says that holds an error, if it does.
     pub(super) fn inside(text: &str) -> Option<Self> {
-        let mut refusal = Self {
-            status: 200,
-            code: String::new(),
-            message: String::new(),
-            skew_seconds: None,
-            pointed: None,
-            wants_tls: false,
-        };
-        refusal.take_body(text);
+        let refusal = Self::new(200, &HeaderMap::new(), text, Timestamp::UNIX_EPOCH);
         (!refusal.code.is_empty()).then_some(refusal)
     }
 
     fn take_body(&mut self, text: &str) {
-        if let Ok(body) = instant_xml::from_str::<ErrorBody>(text.trim_start()) {
+        if let Some(body) = read_xml::<ErrorBody>(text) {
             self.code = body.code;
             self.message = body.message.unwrap_or_default();
+        } else if self.code.is_empty() && is_web_page(text) {
+            self.message = "a web page".into();
         }
         // A proxy may give the request back as part of its text.
         if self.message.contains("X-Amz-") {
@@ -167,15 +178,12 @@ impl Refusal {
     /// The error that goes up.
     pub(super) fn into_error(self, target: &Target<'_>) -> Error {
         let error = target.error(kind(self.status, &self.code), &self);
-        match self.advice(target) {
-            Some(advice) => error.advise(advice),
-            None => error,
-        }
+        error.advise(self.advice(target))
     }
 
-    fn advice(&self, target: &Target<'_>) -> Option<String> {
+    fn advice(&self, target: &Target<'_>) -> String {
         if self.wants_tls {
-            return Some("this port speaks https: MINIO_ENDPOINT must begin with https://".into());
+            return "this port speaks https: MINIO_ENDPOINT must begin with https://".into();
         }
         let clock = match self.skew_seconds {
             Some(skew) if skew.abs() >= SKEW_WORTH_TELLING_SECONDS => {
@@ -214,23 +222,30 @@ impl Refusal {
             "XMinioObjectExistsAsDirectory" | "XMinioParentIsObject" => {
                 "a key cannot be both an object and a directory of others"
             }
-            _ => return self.advice_by_status(),
+            _ => self.advice_by_status(),
         };
-        Some(format!("{text}{clock}"))
+        format!("{text}{clock}")
     }
 
-    fn advice_by_status(&self) -> Option<String> {
-        let text = match self.status {
+    fn advice_by_status(&self) -> &'static str {
+        match self.status {
             300..=399 => "redirects are not followed: MINIO_ENDPOINT must be the S3 port itself",
             401 | 403 => "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the clock",
-            404 | 405 if self.code.is_empty() => {
-                "check that MINIO_ENDPOINT is the S3 port and not the console"
+            407 => "MINIO_ENDPOINT is a proxy that wants a login: it must be MinIO itself",
+            408 => "the server or a proxy before it waited too long for the request",
+            411 | 413 => "a proxy before the server limits what is sent: raise its limit",
+            414 | 431 => {
+                "a proxy before the server limits the length of a request's head: raise it"
             }
-            502 | 504 => "a proxy before the server cannot reach it",
+            421 | 425 | 426 => "a proxy before the server wants another protocol: look at its log",
+            429 => "the server or a proxy before it is busy: lower `concurrency`, or try later",
+            // Cloudflare and others number what they miss of the server behind them so.
+            502 | 504 | 520..=530 => "a proxy before the server cannot reach it",
             503 => "the server is starting, stopping or busy",
-            _ => return None,
-        };
-        Some(text.into())
+            507 => "the server's disks are full",
+            _ if self.code.is_empty() => OTHER_SERVER,
+            _ => "the server's log may say more",
+        }
     }
 }
 
@@ -290,6 +305,9 @@ fn kind(status: u16, code: &str) -> Kind {
 fn right_for(verb: &str) -> &'static str {
     match verb {
         "list" | "look for" => "the access key's policy must allow s3:ListBucket on the bucket",
+        "get the tags of" => {
+            "the access key's policy must allow s3:GetObjectTagging on the key, which has tags"
+        }
         "put" => "the access key's policy must allow s3:PutObject on the key",
         "delete" => "the access key's policy must allow s3:DeleteObject on the key",
         "abort the upload of" => {
@@ -299,10 +317,28 @@ fn right_for(verb: &str) -> &'static str {
     }
 }
 
+/// Reads a whole answer; `None` where it is another, or not whole.
+pub(super) fn read_xml<T: FromXmlOwned>(text: &str) -> Option<T> {
+    let text = text.trim_start();
+    is_whole(text).then(|| instant_xml::from_str(text).ok())?
+}
+
+/// Whether a text is made for browsers.
+fn is_web_page(text: &str) -> bool {
+    let start = text.trim_start().get(..14).unwrap_or_default();
+    let start = start.to_ascii_lowercase();
+    start.starts_with("<!doctype html") || start.starts_with("<html")
+}
+
 /// Seconds that our clock is ahead of the server's `Date`.
 pub(super) fn skew_seconds(date: &str, now: Timestamp) -> Option<i64> {
-    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
-    Some(now.as_second() - theirs.as_second())
+    Some(now.as_second() - seconds_of(date)?)
+}
+
+/// A time as headers tell it, in seconds since 1970.
+pub(super) fn seconds_of(date: &str) -> Option<i64> {
+    let time = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(time.timestamp().as_second())
 }
 
 /// A redirect's target, fit to be shown.
@@ -316,118 +352,6 @@ fn without_query(location: &str) -> String {
         }
         _ => shown.to_owned(),
     }
-}
-
-/// The error for a request that had no whole answer.
-pub(super) fn transport(error: ureq::Error, target: &Target<'_>) -> Error {
-    let (kind, why, advice) = match error {
-        ureq::Error::Io(error) => return io_error(error, target),
-        ureq::Error::Rustls(error) => tls_fault(&error),
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => (
-            Kind::Timeout,
-            "no connection within MINIO_CONNECT_TIMEOUT".to_owned(),
-            "check MINIO_ENDPOINT, firewalls and network policies",
-        ),
-        ureq::Error::Timeout(_) => (
-            Kind::Timeout,
-            "no byte of progress within MINIO_READ_TIMEOUT".to_owned(),
-            "the server or the network hangs; a slow server needs a longer MINIO_READ_TIMEOUT",
-        ),
-        ureq::Error::HostNotFound => (
-            Kind::Other,
-            "host not found".to_owned(),
-            "check the host name in MINIO_ENDPOINT, and DNS",
-        ),
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
-            Kind::Other,
-            "the answer is not HTTP as it should be".to_owned(),
-            "check that MINIO_ENDPOINT is the S3 port, and its scheme",
-        ),
-        ureq::Error::Tls(text) => (Kind::Other, text.to_owned(), TLS_ADVICE),
-        // The texts of all others may hold the URL.
-        _ => (
-            Kind::Other,
-            "the request could not be made".to_owned(),
-            "check MINIO_ENDPOINT",
-        ),
-    };
-    target.error(kind, why).advise(advice)
-}
-
-const TLS_ADVICE: &str = "check the scheme of MINIO_ENDPOINT and the server's TLS settings";
-
-fn io_error(error: io::Error, target: &Target<'_>) -> Error {
-    // Our own reader of a body hands its error through ureq.
-    let error = match error.downcast::<Error>() {
-        Ok(own) => return own,
-        Err(error) => error,
-    };
-    let inner = error.get_ref();
-    if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        let (kind, why, advice) = tls_fault(fault);
-        return target.error(kind, why).advise(advice);
-    }
-    let (kind, why, advice) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            Kind::Transient,
-            "connection refused",
-            "nothing listens there: check the port in MINIO_ENDPOINT and that the server runs",
-        ),
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected => (
-            Kind::Transient,
-            "connection reset",
-            "the server or a proxy broke off: look at its log",
-        ),
-        io::ErrorKind::UnexpectedEof => (
-            Kind::Transient,
-            "the server closed the connection too early",
-            "the server or a proxy broke off: look at its log",
-        ),
-        io::ErrorKind::TimedOut => (
-            Kind::Timeout,
-            "connection timed out",
-            "check MINIO_ENDPOINT, firewalls and network policies",
-        ),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => (
-            Kind::Other,
-            "host unreachable",
-            "check MINIO_ENDPOINT, routes and network policies",
-        ),
-        // The system's own text holds no URL.
-        _ if error.raw_os_error().is_some() => {
-            return target.error(Kind::Other, error);
-        }
-        _ => (Kind::Other, "the request failed", "check MINIO_ENDPOINT"),
-    };
-    target.error(kind, why).advise(advice)
-}
-
-fn tls_fault(error: &rustls::Error) -> (Kind, String, &'static str) {
-    let advice = match error {
-        rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => {
-            "no trusted CA signed the server's certificate: MINIO_VERIFY must name a PEM file \
-             with the CA's certificate"
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "the server's certificate is for other host names than the one in MINIO_ENDPOINT",
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "renew the server's certificate, or set the clock of this machine",
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "this port does not speak https: MINIO_ENDPOINT must begin with http://"
-        }
-        _ => TLS_ADVICE,
-    };
-    (Kind::Other, format!("TLS: {error}"), advice)
 }
 
 #[cfg(test)]
@@ -499,6 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn every_status_that_a_proxy_may_give_has_advice() {
+        let target = Target {
+            verb: "put",
+            endpoint: "http://minio:9000",
+            bucket: "edi",
+            key: "a",
+        };
+        for status in 201..=999 {
+            let page = "<!DOCTYPE html><html>no</html>";
+            let refusal = Refusal::new(status, &HeaderMap::new(), page, Timestamp::UNIX_EPOCH);
+            let told = refusal.into_error(&target).chain();
+            assert!(
+                told.contains("a web page (") && told.ends_with(')'),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn redirect_is_shown_without_query_and_password() {
         let cases = [
             ("https://m/a/b?X-Amz-Signature=1", "https://m/a/b"),
@@ -531,5 +474,25 @@ mod tests {
     fn answer_that_is_no_error_is_none() {
         assert!(Refusal::inside("<ListBucketResult></ListBucketResult>").is_none());
         assert!(Refusal::inside("").is_none());
+    }
+
+    #[test]
+    fn refusal_is_read_from_the_body_and_where_there_is_none_from_the_head() {
+        let now: Timestamp = "2026-11-21T10:20:00Z".parse().expect("a time");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-minio-error-code", "NoSuchBucket"),
+            ("x-minio-error-desc", "\"no bucket.\""),
+            ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
+        ] {
+            headers.insert(name, value.parse().expect("a value"));
+        }
+        let refusal = Refusal::new(404, &headers, "", now);
+        assert_eq!(refusal.to_string(), "404 NoSuchBucket: no bucket");
+        assert_eq!(refusal.skew_seconds, Some(1200));
+
+        let body = "\n<Error><Code>NoSuchKey</Code><Message>no key</Message></Error>";
+        let refusal = Refusal::new(404, &headers, body, now);
+        assert_eq!(refusal.to_string(), "404 NoSuchKey: no key");
     }
 }

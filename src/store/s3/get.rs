@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::Target;
-use super::{CHECKSUM_MODE, S3Store, etag_of};
+use super::{CHECKSUM_MODE, S3Store, described, etag_of};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Version};
 use crate::stage::{Algorithm, Stage, Staged, chunk_for};
@@ -121,19 +122,19 @@ struct Facts {
 
 impl Facts {
     fn read(answer: &Answer<'_>, target: &Target<'_>, entry: &Entry) -> Result<Self> {
-        let missing = |what| target.error(Kind::Other, format!("the answer has no {what}"));
-        let size_bytes = answer.length().ok_or_else(|| missing("Content-Length"))?;
-        let etag = etag_of(answer).ok_or_else(|| missing("ETag"))?;
-        let version = Version::Object { etag: etag.into() };
-        if version == entry.version && size_bytes != entry.size_bytes {
+        let (version, size_bytes) = described(answer, target)?;
+        let etag = etag_of(answer).unwrap_or_default();
+        let is_listed = matches!(&entry.version, Version::Object { etag: listed, .. }
+            if **listed == *etag);
+        if is_listed && size_bytes != entry.size_bytes {
             let listed = entry.size_bytes;
             let why = format!("{size_bytes} bytes announced, but {listed} listed for this ETag");
             return Err(target.error(Kind::Other, why));
         }
         Ok(Self {
             size_bytes,
-            version,
             promise: Promise::best(answer, etag),
+            version,
         })
     }
 }
@@ -208,12 +209,19 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn attributes(answer: &Answer<'_>) -> Attributes {
-    let headers = answer
-        .headers()
-        .filter(|(name, _)| ATTRIBUTES.contains(name) || name.starts_with("x-amz-meta-"))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    Attributes { headers }
+    let mut found = Attributes::default();
+    for (name, value) in answer.headers() {
+        if !ATTRIBUTES.contains(&name) && !name.starts_with("x-amz-meta-") {
+            continue;
+        }
+        match value {
+            Some(value) => found.headers.push((name.to_owned(), value.to_owned())),
+            None => found.unkept = Some(name.to_owned()),
+        }
+    }
+    let tags = answer.header("x-amz-tagging-count");
+    found.has_tags = tags.is_some_and(|count| count != "0");
+    found
 }
 
 /// Reads until `buffer` is full or the body ends: the system takes a few long writes more cheaply

@@ -8,8 +8,10 @@ use rusty_s3::actions::list_objects_v2::{
     ListObjectsContent, ListObjectsV2, ListObjectsV2Response,
 };
 
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::{Refusal, Target};
+use super::xml::is_whole;
 use super::{S3Store, unquoted};
 use crate::error::{Kind, Result};
 use crate::object::{Entry, Name, Version};
@@ -48,7 +50,8 @@ impl S3Store {
         loop {
             self.client.stop().check_request()?;
             let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
-            let page = self.page(keys, scope.recursive, token.as_deref(), &target)?;
+            let token_now = token.as_deref();
+            let page = self.page(&self.prefix, keys, scope.recursive, token_now, &target)?;
             let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
             for content in page.contents {
                 if content.key <= last_key {
@@ -77,9 +80,10 @@ impl S3Store {
         }
     }
 
-    /// One page of up to so many keys.
+    /// One page of up to so many keys below `prefix`.
     pub(super) fn page(
         &self,
+        prefix: &str,
         keys: usize,
         recursive: bool,
         token: Option<&str>,
@@ -88,8 +92,8 @@ impl S3Store {
         self.client.tries(|attempt| {
             let mut action = self.bucket.list_objects_v2(self.client.credentials());
             action.with_max_keys(keys);
-            if !self.prefix.is_empty() {
-                action.with_prefix(self.prefix.as_str());
+            if !prefix.is_empty() {
+                action.with_prefix(prefix);
             }
             if !recursive {
                 action.with_delimiter("/");
@@ -148,9 +152,7 @@ impl S3Store {
             name,
             size_bytes,
             modified,
-            version: Version::Object {
-                etag: unquoted(&etag).into(),
-            },
+            version: Version::object(unquoted(&etag), modified),
         }))
     }
 }
@@ -162,8 +164,50 @@ pub(super) fn read_page(
     target: &Target<'_>,
 ) -> Result<ListObjectsV2Response> {
     let text = answer.text(keys * KEY_LIMIT_BYTES)?;
-    ListObjectsV2::parse_response(&text).map_err(|error| match Refusal::inside(&text) {
-        Some(refusal) => refusal.into_error(target),
-        None => target.error(Kind::Other, format!("the listing does not parse: {error}")),
-    })
+    parse_page(&text, target)
+}
+
+/// A page that breaks off is none: what is missing of it may be the token of the next.
+fn parse_page(text: &str, target: &Target<'_>) -> Result<ListObjectsV2Response> {
+    let page = is_whole(text).then(|| ListObjectsV2::parse_response(text).ok());
+    page.flatten()
+        .ok_or_else(|| Refusal::of_nonsense(text, "the listing", target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::xml::tests::cuts;
+    use super::*;
+
+    #[test]
+    fn listing_is_none_until_its_last_byte() {
+        let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult \
+            xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>edi</Name><Prefix></Prefix>\
+            <KeyCount>1</KeyCount><MaxKeys>250</MaxKeys><IsTruncated>true</IsTruncated>\
+            <Contents><Key>a</Key><LastModified>2026-11-28T09:20:34.101Z</LastModified>\
+            <ETag>&#34;900150983cd24fb0d6963f7d28e17f72&#34;</ETag><Size>3</Size>\
+            <StorageClass>STANDARD</StorageClass></Contents><EncodingType>url</EncodingType>\
+            <NextContinuationToken>YQ==</NextContinuationToken></ListBucketResult>";
+        let target = Target {
+            verb: "list",
+            endpoint: "http://minio:9000",
+            bucket: "edi",
+            key: "",
+        };
+        let page = parse_page(text, &target).expect("a page");
+        assert_eq!(page.contents.len(), 1);
+        assert!(page.next_continuation_token.is_some());
+        for cut in cuts(text) {
+            let error = parse_page(cut, &target).expect_err(cut);
+            assert!(error.chain().contains("breaks off"), "{cut}");
+        }
+        let html = "<!DOCTYPE html><html><body>MinIO Console</body></html>";
+        let told = parse_page(html, &target)
+            .expect_err("a page of a console")
+            .chain();
+        assert!(
+            told.contains("it is a web page (check that MINIO_ENDPOINT"),
+            "{told}"
+        );
+    }
 }

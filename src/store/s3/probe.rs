@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::S3Store;
-use super::client::{Answer, Headers, Payload};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
 use super::error::{Refusal, Subject, Target};
 use super::list::read_page;
-use crate::error::{Kind, Result};
+use super::put::REFUSE;
+use crate::error::{Error, Kind, Result};
 use crate::store::probe::{Finding, Report, Right, probe_name};
 
 /// `MinIO` refuses a request from a clock that is further off, in either direction.
@@ -25,8 +27,11 @@ const SKEW_NOTED_SECONDS: u64 = 60;
 const BODY: &[u8] = b"?";
 const WRONG_MD5: (&str, &str) = ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==");
 
-/// What to do where something else than an S3 server answers.
-const OTHER_SERVER: &str = "check that MINIO_ENDPOINT is the S3 port and not the console";
+/// Too short: who knows this kind of checksum says so, who does not sees only the wrong MD5.
+const BAD_CRC64: (&str, &str) = ("x-amz-checksum-crc64nvme", "AAAA");
+
+/// How many keys that vanish before they were of use are asked by.
+const VANISHED_MAX: usize = 3;
 
 /// What an answer says beside what was asked for.
 struct Heard {
@@ -75,7 +80,9 @@ impl S3Store {
             let (what, tried) = match right {
                 Right::List => ("list", self.try_list()),
                 Right::Read => ("read", self.try_read()),
+                Right::Tags => ("tags", self.try_tags()),
                 Right::Write => ("put", self.try_put()),
+                Right::WriteNew => ("no-replace", self.must_refuse()),
                 Right::Remove => ("delete", self.try_delete()),
             };
             match tried {
@@ -103,10 +110,7 @@ impl S3Store {
             };
             if answer.status() == 200 {
                 // Whatever answers to all with a page of its own is no S3 server.
-                let page = read_page(&mut answer, 1, target);
-                return page
-                    .map(|_| heard)
-                    .map_err(|error| error.advise(OTHER_SERVER));
+                return read_page(&mut answer, 1, target).map(|_| heard);
             }
             let refusal = answer.refusal();
             match refusal.subject() {
@@ -121,7 +125,7 @@ impl S3Store {
 
     fn try_list(&self) -> Result<()> {
         let target = self.target("list", &self.prefix);
-        self.page(1, true, None, &target).map(drop)
+        self.page(&self.prefix, 1, true, None, &target).map(drop)
     }
 
     fn try_read(&self) -> Result<()> {
@@ -133,6 +137,98 @@ impl S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             self.is_none(answer, &target)
+        })
+    }
+
+    /// Here `MinIO` looks for the object before it looks at the policy, so one that is there is
+    /// asked about.
+    fn try_tags(&self) -> Result<()> {
+        let key = self.any_key(&self.prefix)?;
+        let key = key.unwrap_or_else(|| self.probe_key());
+        let target = self.target("get the tags of", &self.prefix);
+        self.client.tries(|attempt| {
+            let answer = self.ask_for_tags(&key, target, attempt)?;
+            self.is_none(answer, &target)
+        })
+    }
+
+    /// Makes sure that the server would refuse to replace an object: a `MinIO` of 2023 ignores
+    /// `If-None-Match` on a `PUT`. Asked once a run, by requests that cannot store anything.
+    ///
+    /// # Errors
+    /// `Invalid`: the server ignores it. Those of the requests.
+    pub(super) fn must_refuse(&self) -> Result<()> {
+        let refuses = if let Some(refuses) = self.client.refuses.get() {
+            *refuses
+        } else {
+            let refuses = self.try_refuse()?;
+            *self.client.refuses.get_or_init(|| refuses)
+        };
+        if refuses {
+            return Ok(());
+        }
+        let why = "this server ignores `If-None-Match`, so it could replace what is there";
+        let error = self.target("put", &self.prefix).error(Kind::Invalid, why);
+        Err(error.advise(
+            "use a MinIO of April 2025 or later, or `if_exists: overwrite` where replacing does \
+             no harm",
+        ))
+    }
+
+    /// Each question comes with a wrong MD5, so who ignores a condition refuses the body; no server
+    /// is asked by a key that is there before it has shown that it looks at the MD5. A key that
+    /// vanished meanwhile says nothing. Where there is no key to ask by, one that knows CRC-64/NVME
+    /// is young enough.
+    fn try_refuse(&self) -> Result<bool> {
+        let target = self.target("put", &self.prefix);
+        let young = self.put_nothing(&self.probe_key(), BAD_CRC64, &target)?;
+        for _ in 0..VANISHED_MAX {
+            let key = match self.any_key(&self.prefix)? {
+                Some(key) => Some(key),
+                None => self.any_key("")?,
+            };
+            let Some(key) = key else {
+                break;
+            };
+            match self.put_nothing(&key, REFUSE, &target) {
+                Ok(true) => return Ok(true),
+                Ok(false) if self.head(&key)?.is_some() => return Ok(false),
+                Ok(false) => {}
+                // The right may be one to another prefix only.
+                Err(error) if error.kind() == Kind::Denied => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(young)
+    }
+
+    /// A key below `prefix`; `None` where there is none, or where it cannot be listed.
+    fn any_key(&self, prefix: &str) -> Result<Option<String>> {
+        match self.page(prefix, 1, true, None, &self.target("list", prefix)) {
+            Ok(page) => Ok(page.contents.into_iter().next().map(|found| found.key)),
+            Err(error) if error.kind() == Kind::Denied => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts what cannot be stored; whether something else than the wrong MD5 was refused.
+    fn put_nothing(&self, key: &str, more: (&str, &str), target: &Target<'_>) -> Result<bool> {
+        let headers: Headers<'_> = vec![WRONG_MD5, more];
+        self.client.tries(|attempt| {
+            let action = self.bucket.put_object(self.client.credentials(), key);
+            let payload = Payload::Bytes(BODY);
+            let answer = self
+                .client
+                .send(*target, action, &headers, payload, attempt)?;
+            if answer.status() == 200 {
+                return Err(stored_nonsense(target));
+            }
+            let refusal = answer.refusal();
+            match refusal.code() {
+                "PreconditionFailed" | "InvalidArgument" => Ok(true),
+                "BadDigest" => Ok(false),
+                _ => Err(refusal.into_error(target)),
+            }
         })
     }
 
@@ -174,9 +270,7 @@ impl S3Store {
             return Ok(());
         }
         self.delete(&key)?;
-        Err(target
-            .error(Kind::Other, "a body whose MD5 was wrong was stored")
-            .advise("this is no MinIO, or a proxy on the way takes Content-MD5 away"))
+        Err(stored_nonsense(&target))
     }
 
     /// Whether the answer says that there is no such object, which only those hear who may do it.
@@ -191,9 +285,16 @@ impl S3Store {
         }
     }
 
-    fn probe_key(&self) -> String {
+    /// A key that nobody has ever used.
+    pub(super) fn probe_key(&self) -> String {
         format!("{}{}", self.prefix, probe_name())
     }
+}
+
+fn stored_nonsense(target: &Target<'_>) -> Error {
+    target
+        .error(Kind::Other, "a body whose MD5 was wrong was taken")
+        .advise("this is no MinIO, or a proxy on the way takes Content-MD5 away")
 }
 
 fn clock(skew_seconds: Option<i64>, target: &Target<'_>) -> Finding {

@@ -1,19 +1,27 @@
 //! Writing an object: one request up to a threshold, a multipart upload beyond. The server verifies
 //! a checksum of every body, and of the whole.
 //!
+//! A `200` alone proves nothing: an object counts as stored only where each answer repeats the
+//! checksum that was sent, or where it was read back and is byte for byte what was staged.
+//!
 //! An answer that was lost is found out, never assumed: replacing is simply done again; where
 //! nothing may be replaced, or an upload was completed, the object is looked at.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use instant_xml::{FromXml, ToXml};
+use md5::{Digest as _, Md5};
 use rusty_s3::actions::CreateMultipartUpload;
 
-use super::client::{Answer, Headers, Payload};
-use super::error::{Refusal, Target};
+use super::answer::Answer;
+use super::client::{Headers, Payload};
+use super::error::{OTHER_SERVER, Refusal, Target, read_xml};
 use super::get::crc64_text;
+use super::xml::is_whole;
 use super::{S3Store, etag_of, unquoted};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::object::Attributes;
-use crate::stage::{Part, Staged};
+use crate::stage::{CHUNK_BYTES, Part, Staged};
 use crate::store::{Clash, Published};
 
 /// Verified by the server on every body, stored, and given back to whoever asks.
@@ -23,7 +31,7 @@ const CHECKSUM: &str = "x-amz-checksum-crc64nvme";
 const CONTENT_TYPE: (&str, &str) = ("content-type", "application/octet-stream");
 
 /// Asks the server to refuse where the key exists.
-const REFUSE: (&str, &str) = ("if-none-match", "*");
+pub(super) const REFUSE: (&str, &str) = ("if-none-match", "*");
 
 /// How much of an answer to a creation or completion is read.
 const ANSWER_LIMIT_BYTES: usize = 64 << 10;
@@ -53,29 +61,52 @@ impl S3Store {
     ) -> Result<Published> {
         let target = self.target("put", key);
         let checksum = crc64_text(whole.crc64);
-        let mut headers = described(attributes);
+        let mut headers = describing(attributes);
         headers.push((CHECKSUM, &checksum));
         if clash == Clash::Refuse {
+            self.must_refuse()?;
             headers.push(REFUSE);
         }
-        self.client.tries(|attempt| {
+        let (published, proof) = self.client.tries(|attempt| {
             let action = self.bucket.put_object(self.client.credentials(), key);
             let payload = Payload::Part(staged, whole);
             let mut answer = self
                 .client
                 .send(target, action, &headers, payload, attempt)?;
             match answer.status() {
-                200 => confirm(&mut answer, &checksum, &target).map(|()| Published::Done),
+                200 => {
+                    confirm(&mut answer, &checksum, &target).map(|proof| (Published::Done, proof))
+                }
                 412 if clash == Clash::Refuse => {
                     // The object may be the work of a try whose answer was lost.
                     if attempt.is_repeat() && self.object_holds(key, staged)? {
-                        return Ok(Published::Done);
+                        return Ok((Published::Done, Proof::Shown));
                     }
-                    Ok(Published::Exists)
+                    Ok((Published::Exists, Proof::Shown))
                 }
                 _ => Err(answer.error()),
             }
-        })
+        })?;
+        self.prove(key, staged, proof).map(|()| published)
+    }
+
+    /// Reads an object back that no answer has shown to be stored.
+    fn prove(&self, key: &str, staged: &Staged, proof: Proof) -> Result<()> {
+        if proof == Proof::Shown {
+            return Ok(());
+        }
+        // Nothing can be read back of an empty object. Who has it does not have everything.
+        let knows = || match staged.size_bytes() {
+            0 => self.head(&self.probe_key()).map(|head| head.is_none()),
+            _ => Ok(true),
+        };
+        if self.object_holds(key, staged)? && knows()? {
+            return Ok(());
+        }
+        let why =
+            "the server says that it is stored, repeats no checksum, and does not give it back";
+        let error = self.target("put", key).error(Kind::Other, why);
+        Err(error.advise(OTHER_SERVER))
     }
 
     fn put_parts(
@@ -85,23 +116,42 @@ impl S3Store {
         attributes: &Attributes,
         clash: Clash,
     ) -> Result<Published> {
-        let upload_id = self.create_upload(key, attributes)?;
+        if clash == Clash::Refuse {
+            self.must_refuse()?;
+        }
+        let (upload_id, digest) = self.create_upload(key, attributes)?;
         let published = self
-            .upload_parts(key, &upload_id, staged)
+            .upload_parts(key, &upload_id, staged, digest)
             .and_then(|sent| self.complete(key, &upload_id, staged, &sent, clash));
-        if !matches!(published, Ok(Published::Done)) {
+        if !matches!(published, Ok((Published::Done, _))) {
             self.abort(key, &upload_id);
         }
-        published
+        let (published, proof) = published?;
+        self.prove(key, staged, proof).map(|()| published)
     }
 
-    /// Begins an upload. Where the answer is lost, another is begun; `MinIO` purges the first one
-    /// after 24 h.
-    fn create_upload(&self, key: &str, attributes: &Attributes) -> Result<String> {
-        let target = self.target("put", key);
-        let mut headers = described(attributes);
+    /// Begins an upload, if need be one that a `MinIO` of 2023 takes, which knows no CRC-64/NVME.
+    fn create_upload(&self, key: &str, attributes: &Attributes) -> Result<(String, Digest)> {
+        let mut headers = describing(attributes);
         headers.push(("x-amz-checksum-algorithm", "CRC64NVME"));
         headers.push(("x-amz-checksum-type", "FULL_OBJECT"));
+        if let Some(upload_id) = self.try_create_upload(key, &headers, Digest::Crc64)? {
+            return Ok((upload_id, Digest::Crc64));
+        }
+        headers.truncate(headers.len() - 2);
+        let upload_id = self.try_create_upload(key, &headers, Digest::Md5)?;
+        Ok((upload_id.unwrap_or_default(), Digest::Md5))
+    }
+
+    /// Begins an upload; `None` where the server does not know the kind of checksum. Where the
+    /// answer is lost, another is begun; `MinIO` purges the first one after 24 h.
+    fn try_create_upload(
+        &self,
+        key: &str,
+        headers: &Headers<'_>,
+        digest: Digest,
+    ) -> Result<Option<String>> {
+        let target = self.target("put", key);
         self.client.tries(|attempt| {
             let action = self
                 .bucket
@@ -109,26 +159,35 @@ impl S3Store {
             let payload = Payload::Bytes(&[]);
             let mut answer = self
                 .client
-                .send(target, action, &headers, payload, attempt)?;
-            if answer.status() != 200 {
-                return Err(answer.error());
+                .send(target, action, headers, payload, attempt)?;
+            if answer.status() == 200 {
+                let text = answer.text(ANSWER_LIMIT_BYTES)?;
+                return upload_id(&text, &target).map(Some);
             }
-            let text = answer.text(ANSWER_LIMIT_BYTES)?;
-            match CreateMultipartUpload::parse_response(&text) {
-                Ok(created) if !created.upload_id().is_empty() => {
-                    Ok(created.upload_id().to_owned())
-                }
-                _ => Err(no_sense(&text, &target)),
+            let refusal = answer.refusal();
+            match refusal.code() {
+                "InvalidArgument" if digest == Digest::Crc64 => Ok(None),
+                _ => Err(refusal.into_error(&target)),
             }
         })
     }
 
     /// Sends the parts, some of them at once: the server hashes each by itself. As many helpers go
     /// along as the run has to spare; without any, one part follows the other.
-    fn upload_parts(&self, key: &str, upload_id: &str, staged: &Staged) -> Result<Vec<Sent>> {
+    fn upload_parts(
+        &self,
+        key: &str,
+        upload_id: &str,
+        staged: &Staged,
+        digest: Digest,
+    ) -> Result<Vec<Sent>> {
         let helpers = self.client.spare_helpers(staged.parts().len() - 1);
         staged.each_part(helpers.count(), |number, part| {
-            self.upload_part(key, upload_id, staged, part, number)
+            let header = match digest {
+                Digest::Crc64 => (CHECKSUM, crc64_text(part.crc64)),
+                Digest::Md5 => ("content-md5", md5_text(staged, part)?),
+            };
+            self.upload_part(key, upload_id, (staged, part), &header, number)
         })
     }
 
@@ -136,14 +195,14 @@ impl S3Store {
         &self,
         key: &str,
         upload_id: &str,
-        staged: &Staged,
-        part: Part,
+        (staged, part): (&Staged, Part),
+        (header, digest): &(&str, String),
         number: u16,
     ) -> Result<Sent> {
         let target = self.target("put", key);
+        let headers: Headers<'_> = vec![(header, digest)];
         let checksum = crc64_text(part.crc64);
-        let headers: Headers<'_> = vec![(CHECKSUM, &checksum)];
-        let etag = self.client.tries(|attempt| {
+        let (etag, proof) = self.client.tries(|attempt| {
             let credentials = self.client.credentials();
             let action = self.bucket.upload_part(credentials, key, number, upload_id);
             let payload = Payload::Part(staged, part);
@@ -153,14 +212,16 @@ impl S3Store {
             if answer.status() != 200 {
                 return Err(answer.error());
             }
-            confirm(&mut answer, &checksum, &target)?;
+            let proof = confirm(&mut answer, &checksum, &target)?;
             let etag = etag_of(&answer).map(str::to_owned);
-            etag.ok_or_else(|| target.error(Kind::Other, "a part's answer has no ETag"))
+            let missing = || target.error(Kind::Other, "a part's answer has no ETag");
+            Ok((etag.ok_or_else(missing)?, proof))
         })?;
         Ok(Sent {
             checksum,
             etag,
             number,
+            proof,
         })
     }
 
@@ -171,10 +232,16 @@ impl S3Store {
         staged: &Staged,
         sent: &[Sent],
         clash: Clash,
-    ) -> Result<Published> {
+    ) -> Result<(Published, Proof)> {
         let target = self.target("put", key);
         let checksum = crc64_text(staged.crc64());
-        let body = instant_xml::to_string(&Completion { parts: sent })
+        let parts = sent.iter().map(|sent| SentXml {
+            checksum: &sent.checksum,
+            etag: &sent.etag,
+            number: sent.number,
+        });
+        let parts = parts.collect();
+        let body = instant_xml::to_string(&Completion { parts })
             .map_err(|error| target.error(Kind::Other, error))?;
         let mut headers: Headers<'_> = vec![
             (CHECKSUM, &checksum),
@@ -197,7 +264,10 @@ impl S3Store {
                 .send(target, action, &headers, payload, attempt)?;
             if answer.status() == 200 {
                 let text = answer.text(ANSWER_LIMIT_BYTES)?;
-                return completed(&text, &checksum, &target).map(|()| Published::Done);
+                let proof = completed(&text, &checksum, &target)?;
+                let parts = sent.iter().all(|part| part.proof == Proof::Shown);
+                let whole = if parts { proof } else { Proof::Wanting };
+                return Ok((Published::Done, whole));
             }
             let refusal = answer.refusal();
             match refusal.code() {
@@ -205,9 +275,11 @@ impl S3Store {
                 "NoSuchUpload" | "PreconditionFailed"
                     if attempt.is_repeat() && self.is_there(key, staged)? =>
                 {
-                    Ok(Published::Done)
+                    Ok((Published::Done, Proof::Shown))
                 }
-                "PreconditionFailed" if clash == Clash::Refuse => Ok(Published::Exists),
+                "PreconditionFailed" if clash == Clash::Refuse => {
+                    Ok((Published::Exists, Proof::Shown))
+                }
                 _ => Err(refusal.into_error(&target)),
             }
         })
@@ -243,8 +315,26 @@ impl S3Store {
     }
 }
 
+/// What shows that the server has what it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// Its answer, or a look at the object.
+    Shown,
+    /// Nothing yet: the object must be read back.
+    Wanting,
+}
+
+/// What a server verifies parts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Digest {
+    /// It repeats and stores it.
+    Crc64,
+    /// Every `MinIO` knows it.
+    Md5,
+}
+
 /// The headers that describe an object.
-fn described(attributes: &Attributes) -> Headers<'_> {
+fn describing(attributes: &Attributes) -> Headers<'_> {
     let mut headers: Headers<'_> = attributes
         .headers
         .iter()
@@ -256,57 +346,88 @@ fn described(attributes: &Attributes) -> Headers<'_> {
     headers
 }
 
-/// Fails where nothing shows that the server stored what it was sent.
-fn confirm(answer: &mut Answer<'_>, checksum: &str, target: &Target<'_>) -> Result<()> {
-    match answer.header(CHECKSUM) {
-        Some(stored) if stored != checksum => Err(differs(stored, checksum, target)),
-        _ if etag_of(answer).is_some() => Ok(()),
+/// What the `200` to a body shows.
+fn confirm(answer: &mut Answer<'_>, checksum: &str, target: &Target<'_>) -> Result<Proof> {
+    if etag_of(answer).is_none() {
         // A 200 of somebody between us and the server, or one that holds an error.
-        _ => Err(no_sense(&answer.text(ANSWER_LIMIT_BYTES)?, target)),
+        let text = answer.text(ANSWER_LIMIT_BYTES)?;
+        return Err(Refusal::of_nonsense(&text, "the answer", target));
+    }
+    repeated(answer.header(CHECKSUM), checksum, target)
+}
+
+/// What the `200` to a completion shows, which may hold an error.
+fn completed(text: &str, checksum: &str, target: &Target<'_>) -> Result<Proof> {
+    match read_xml::<Completed>(text) {
+        Some(done) if !unquoted(&done.etag).is_empty() => {
+            repeated(done.checksum.as_deref(), checksum, target)
+        }
+        _ => Err(Refusal::of_nonsense(text, "the answer", target)),
     }
 }
 
-/// Reads the `200` to a completion, which may hold an error.
-fn completed(text: &str, checksum: &str, target: &Target<'_>) -> Result<()> {
-    match instant_xml::from_str::<Completed>(text.trim_start()) {
-        Ok(Completed {
-            checksum: Some(stored),
-            ..
-        }) if stored != checksum => Err(differs(&stored, checksum, target)),
-        Ok(done) if !unquoted(&done.etag).is_empty() => Ok(()),
-        _ => Err(no_sense(text, target)),
+fn repeated(stored: Option<&str>, sent: &str, target: &Target<'_>) -> Result<Proof> {
+    match stored {
+        Some(stored) if stored == sent => Ok(Proof::Shown),
+        Some(stored) => {
+            let why = format!("crc64nvme {sent} sent, {stored} stored");
+            Err(target.error(Kind::Transient, why))
+        }
+        None => Ok(Proof::Wanting),
     }
 }
 
-fn differs(stored: &str, sent: &str, target: &Target<'_>) -> Error {
-    let why = format!("crc64nvme {sent} sent, {stored} stored");
-    target.error(Kind::Transient, why)
+/// The id that the `200` to a creation gives.
+fn upload_id(text: &str, target: &Target<'_>) -> Result<String> {
+    let created = is_whole(text).then(|| CreateMultipartUpload::parse_response(text).ok());
+    match created.flatten() {
+        Some(created) if !created.upload_id().is_empty() => Ok(created.upload_id().to_owned()),
+        _ => Err(Refusal::of_nonsense(text, "the answer", target)),
+    }
 }
 
-fn no_sense(text: &str, target: &Target<'_>) -> Error {
-    match Refusal::inside(text) {
-        Some(refusal) => refusal.into_error(target),
-        None => target.error(Kind::Other, "the answer makes no sense"),
+/// The MD5 of a part as it stands in headers.
+fn md5_text(staged: &Staged, part: Part) -> Result<String> {
+    let mut md5 = Md5::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut done = 0;
+    while done < part.size_bytes {
+        let room = usize::try_from(part.size_bytes - done).unwrap_or(usize::MAX);
+        let room = room.min(buffer.len());
+        let amount = staged.read_at(&mut buffer[..room], part.offset + done)?;
+        if amount == 0 {
+            break;
+        }
+        md5.update(&buffer[..amount]);
+        done += amount as u64;
     }
+    Ok(BASE64.encode(md5.finalize()))
 }
 
 /// A part that the server has.
-#[derive(Debug, ToXml)]
-#[xml(rename = "Part")]
 struct Sent {
-    #[xml(rename = "ChecksumCRC64NVME")]
     checksum: String,
-    #[xml(rename = "ETag")]
     etag: String,
-    #[xml(rename = "PartNumber")]
     number: u16,
+    proof: Proof,
 }
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
 #[derive(Debug, ToXml)]
 #[xml(rename = "CompleteMultipartUpload")]
 struct Completion<'a> {
-    parts: &'a [Sent],
+    parts: Vec<SentXml<'a>>,
+}
+
+#[derive(Debug, ToXml)]
+#[xml(rename = "Part")]
+struct SentXml<'a> {
+    #[xml(rename = "ChecksumCRC64NVME")]
+    checksum: &'a str,
+    #[xml(rename = "ETag")]
+    etag: &'a str,
+    #[xml(rename = "PartNumber")]
+    number: u16,
 }
 
 #[derive(Debug, FromXml)]
@@ -319,4 +440,47 @@ struct Completed {
     etag: String,
     #[xml(rename = "ChecksumCRC64NVME")]
     checksum: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::xml::tests::cuts;
+    use super::*;
+
+    const NS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+    const TARGET: Target<'_> = Target {
+        verb: "put",
+        endpoint: "http://minio:9000",
+        bucket: "edi",
+        key: "a",
+    };
+
+    #[test]
+    fn completion_shows_nothing_until_its_last_byte_and_only_by_its_checksum() {
+        let checksum = "<ChecksumCRC64NVME>rosUhgp5mIg=</ChecksumCRC64NVME>";
+        let text = format!(
+            "<CompleteMultipartUploadResult xmlns=\"{NS}\"><Key>a</Key>\
+             <ETag>&#34;e-1&#34;</ETag>{checksum}</CompleteMultipartUploadResult>"
+        );
+        let proof = |text: &str| completed(text, "rosUhgp5mIg=", &TARGET);
+        assert_eq!(proof(&text).expect("proof"), Proof::Shown);
+        let silent = text.replace(checksum, "");
+        assert_eq!(proof(&silent).expect("no proof"), Proof::Wanting);
+        assert!(completed(&text, "AAAAAAAAAAA=", &TARGET).is_err());
+        for cut in cuts(&text) {
+            assert!(proof(cut).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn creation_gives_no_id_until_its_last_byte() {
+        let text = format!(
+            "<InitiateMultipartUploadResult xmlns=\"{NS}\"><Bucket>edi</Bucket><Key>a</Key>\
+             <UploadId>id</UploadId></InitiateMultipartUploadResult>"
+        );
+        assert_eq!(upload_id(&text, &TARGET).expect("an id"), "id");
+        for cut in cuts(&text) {
+            assert!(upload_id(cut, &TARGET).is_err(), "{cut}");
+        }
+    }
 }

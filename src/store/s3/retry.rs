@@ -6,8 +6,8 @@ use crate::context::Stop;
 use crate::error::Result;
 
 /// How long to wait before each further try. Short, because the rule's `retries` are for faults
-/// that last.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+/// that last; a second in all, because a network policy may let a new pod through only then.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
 /// One try of a request.
 #[derive(Debug, Clone, Copy)]

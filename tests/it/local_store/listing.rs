@@ -33,7 +33,7 @@ fn a_missing_base_is_missing_everywhere_and_never_created() {
     assert_fails(list(&store, true), Kind::Missing, says);
     let fetched = fetch(&sandbox, &store, "a").map(|_| ());
     assert_fails(fetched, Kind::Missing, says);
-    let version = Version::Object { etag: "".into() };
+    let version = Version::object("", jiff::Timestamp::UNIX_EPOCH);
     let removed = store.remove(&name("a"), &version);
     assert_fails(removed, Kind::Missing, says);
     for clash in [Clash::Replace, Clash::Refuse] {

@@ -138,7 +138,7 @@ fn entry(text: &str) -> Entry {
         name: name(text),
         size_bytes: 1,
         modified: Timestamp::UNIX_EPOCH,
-        version: Version::Object { etag: "".into() },
+        version: Version::object("", jiff::Timestamp::UNIX_EPOCH),
     }
 }
 

@@ -115,7 +115,7 @@ fn what_is_no_regular_file_any_more_is_gone_and_does_not_hang() {
     fifo(&sandbox.at("in/fifo"));
     fs::create_dir(sandbox.at("in/directory")).unwrap();
     sandbox.file("in/file", b"x");
-    let version = Version::Object { etag: "".into() };
+    let version = Version::object("", jiff::Timestamp::UNIX_EPOCH);
     for text in [
         "nowhere",
         "link",
@@ -156,7 +156,7 @@ fn names_that_would_leave_the_directory_are_refused() {
         let refused = "in/";
         let fetched = fetch(&sandbox, &store, text).map(|_| ());
         assert_fails(fetched, Kind::Invalid, "in");
-        let version = Version::Object { etag: "".into() };
+        let version = Version::object("", jiff::Timestamp::UNIX_EPOCH);
         assert_fails(store.remove(&name(text), &version), Kind::Invalid, "in");
         let published = publish(&store, text, &staged, Clash::Replace);
         assert_fails(published, Kind::Invalid, "in");

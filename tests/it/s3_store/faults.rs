@@ -473,13 +473,16 @@ fn listing_that_makes_no_sense_fails() {
     assert_eq!(names(&store, true), ["a", "b"]);
 }
 
+/// Every answer about an object has it.
+const DATED: &str = "\r\nLast-Modified: Sat, 21 Nov 2026 08:10:04 GMT";
+
 #[test]
 fn body_that_is_not_what_was_announced_is_no_object() {
     let sandbox = Sandbox::new();
     let abc = "900150983cd24fb0d6963f7d28e17f72";
     sandbox.put_raw("a", b"abc", &[]);
     let entry = entries(&sandbox.store(""), true).unwrap().remove(0);
-    assert_eq!(entry.version, Version::Object { etag: abc.into() });
+    assert_eq!(entry.version, Version::object(abc, entry.modified));
     let cases = [
         // Hurt on the way.
         (
@@ -510,7 +513,7 @@ fn body_that_is_not_what_was_announced_is_no_object() {
         ),
     ];
     for (head, body, kind, text) in cases {
-        let (store, _) = sandbox.behind(first(9, answer(&head, body)));
+        let (store, _) = sandbox.behind(first(9, answer(&format!("{head}{DATED}"), body)));
         fails(sandbox.fetch(&store, &entry), kind, &[text, "get s3://"]);
     }
     let no_length = Fault::Answer(format!("HTTP/1.1 200 OK\r\nETag: \"{abc}\"\r\n\r\nabc"));
@@ -530,7 +533,7 @@ fn body_that_is_not_what_was_announced_is_no_object() {
         "200 OK\r\nETag: \"x\"\r\nx-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: COMPOSITE",
     ];
     for head in silent {
-        let (store, _) = sandbox.behind(first(9, answer(head, "abc")));
+        let (store, _) = sandbox.behind(first(9, answer(&format!("{head}{DATED}"), "abc")));
         let fetched = sandbox.fetch(&store, &entry).unwrap();
         assert_eq!(content_of(&fetched.staged), b"abc");
     }

@@ -8,6 +8,7 @@ pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod sandbox;
 pub(crate) mod sts;
+pub(crate) mod stub;
 pub(crate) mod torture;
 pub(crate) mod trace;
 pub(crate) mod tree;

@@ -81,6 +81,26 @@ impl Bucket {
         self.send_with(action, Method::PUT, headers, body.as_ref(), &[200]);
     }
 
+    /// Asks the server to refuse where the key exists; whether it was stored.
+    pub(crate) fn put_new(&self, key: &str, body: impl AsRef<[u8]>) -> bool {
+        let headers = [("if-none-match", "*")];
+        let mut action = self.inner.put_object(Some(&self.credentials), key);
+        insert(action.headers_mut(), &headers);
+        let answer = self.send_with(action, Method::PUT, &headers, body.as_ref(), &[200, 412]);
+        answer.body.is_empty()
+    }
+
+    /// The set of its tags, as XML.
+    pub(crate) fn tags(&self, key: &str) -> String {
+        let mut action = self.inner.get_object(Some(&self.credentials), key);
+        action.query_mut().insert("tagging", "");
+        let answer = self.send(action, Method::GET, &[], &[200]);
+        let text = String::from_utf8(answer.body).expect("tags are UTF-8");
+        let set = text.split("<TagSet>").nth(1);
+        let set = set.and_then(|set| set.split("</TagSet>").next());
+        set.unwrap_or_default().to_owned()
+    }
+
     /// Panics where it is not there.
     pub(crate) fn get(&self, key: &str) -> Object {
         let action = self.inner.get_object(Some(&self.credentials), key);
