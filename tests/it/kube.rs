@@ -609,10 +609,10 @@ fn the_readme_runs_this_version_with_arguments_that_it_knows() {
 
 #[test]
 fn the_build_installs_the_validator_that_the_tests_ask_for() {
-    let script = fs::read_to_string(root().join("build.sh")).unwrap();
+    let script = fs::read_to_string(root().join(".ci/tools.sh")).unwrap();
     assert!(
         script.contains(VALIDATOR),
-        "build.sh does not have {VALIDATOR}"
+        ".ci/tools.sh does not have {VALIDATOR}"
     );
 }
 
