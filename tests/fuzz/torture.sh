@@ -25,7 +25,7 @@ run_torture() {
 }
 
 run_long_tests() {
-    need minio mc strace valgrind unshare fuse
+    need minio mc python3 strace valgrind unshare fuse
     BOTS_MOVER_TORTURE=$1 cargo test --locked -- --show-output "${long_tests[@]}" 2>&1 |
         tee --append "$2" |
         grep --extended-regexp '^(test |tried |failures:|error)' ||

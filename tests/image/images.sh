@@ -93,8 +93,7 @@ image_digest() {
         grep --only-matching '"Config":"[^"]*' | grep --only-matching '[0-9a-f]\{64\}'
 }
 
-# Prints the start of a command that builds an image. Overlay storage is not to be had everywhere,
-# such as in a container; vfs is.
+# Prints the start of a command that builds an image.
 image_builder() {
     if has docker && docker info >/dev/null 2>&1; then
         echo "docker"
@@ -103,14 +102,19 @@ image_builder() {
     fi
 }
 
-# The same, of those that build as well as a docker engine does and can put images together.
+# The same, of those that can put images together. Overlay storage is not to be had everywhere, such
+# as in a container; vfs is. podman's own notes may already say that it uses another storage: they
+# lie in the root of the storage, so another root is the last resort.
 manifest_builder() {
-    local builder
-    for builder in podman "podman --storage-driver vfs" buildah "buildah --storage-driver vfs"; do
-        if has "${builder%% *}" && $builder info >/dev/null 2>&1; then
-            echo "$builder"
-            return
-        fi
+    local builder storage
+    for storage in "" "--storage-driver vfs" "--storage-driver vfs --root $tools_dir/images"; do
+        for builder in podman buildah; do
+            # shellcheck disable=SC2086 # options
+            if has "$builder" && $builder $storage info >/dev/null 2>&1; then
+                echo "$builder${storage:+ $storage}"
+                return
+            fi
+        done
     done
     return 1
 }
@@ -179,17 +183,16 @@ check_image() {
 # Sets what tests/image/bots-mover.sh needs to run the image: the first way that works. Where we
 # are in a container ourselves, podman may find no systemd and have no right to raise limits.
 find_container() {
-    local store=""
-    export CONTAINER RUN_OPTIONS="" IMAGE=$image
-    case "$(image_builder)" in
-        docker)
-            CONTAINER="docker"
-            image_runs && return
-            ;;
-        *vfs*) store=" --storage-driver vfs" ;;
-    esac
+    local builder
+    builder=$(image_builder)
+    export CONTAINER=$builder RUN_OPTIONS="" IMAGE=$image
+    if [[ $builder == docker ]]; then
+        image_runs && return
+        builder=podman
+    fi
     get podman || return 1
-    CONTAINER="podman$store"
+    # Where buildah has its images, podman has them, too.
+    CONTAINER="podman${builder#"${builder%% *}"}"
     image_runs && return
     get runc || return 1
     CONTAINER+=" --cgroup-manager cgroupfs --runtime runc"
