@@ -1,7 +1,10 @@
 # Any builder of multi-stage files can read this one.
 #
-#   docker build .       compiles in a container; needs nothing but this directory
+#   docker build .       compiles in a container; needs nothing but this directory and the network
 #   ./build.sh image     brings the binary that it has built (stage 'prebuilt', directory 'rootfs')
+
+# Alpine's Rust makes static binaries by itself.
+ARG RUST_IMAGE=docker.io/library/rust:1.95.0-alpine3.23@sha256:606fd313a0f49743ee2a7bd49a0914bab7deedb12791f3a846a34a4711db7ed2
 
 FROM scratch AS base
 ARG VERSION=unknown
@@ -15,8 +18,9 @@ ENTRYPOINT ["/bots-mover"]
 FROM base AS prebuilt
 COPY rootfs/ /
 
-# Alpine's Rust makes static binaries by itself.
-FROM docker.io/library/rust:1-alpine AS build
+FROM $RUST_IMAGE AS build
+# The image has gcc, but not the headers that the C in ring includes.
+RUN apk add --no-cache musl-dev
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo

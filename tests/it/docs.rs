@@ -190,10 +190,10 @@ fn every_flag_in_the_documents_is_known_to_help() {
 
 #[test]
 fn the_build_pins_the_minio_that_the_tests_ask_for() {
-    let script = fs::read_to_string(root().join("build.sh")).unwrap();
+    let script = fs::read_to_string(root().join(".ci/tools.sh")).unwrap();
     let version = PINNED.split('@').nth(1).expect("a module and its version");
     assert!(
         script.contains(version),
-        "build.sh pins another MinIO than {PINNED}"
+        ".ci/tools.sh pins another MinIO than {PINNED}"
     );
 }

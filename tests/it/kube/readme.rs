@@ -168,9 +168,9 @@ fn tidying_up_removes_nothing_where_no_cronjob_is_found() {
 
 #[test]
 fn the_build_installs_the_validator_that_the_tests_ask_for() {
-    let script = fs::read_to_string(root().join("build.sh")).unwrap();
+    let script = fs::read_to_string(root().join(".ci/tools.sh")).unwrap();
     assert!(
         script.contains(VALIDATOR),
-        "build.sh does not have {VALIDATOR}"
+        ".ci/tools.sh does not have {VALIDATOR}"
     );
 }
