@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
 
-/// Items up to this length stay in memory. Sixteen of them must fit the 16 MiB of a run.
+/// Items up to this length stay in memory. Those in flight must fit the 16 MiB of a run.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
 
 /// Up to this length an object is put by one request, beyond by a multipart upload.

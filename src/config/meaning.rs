@@ -27,7 +27,7 @@ mod default {
     pub(super) const RETRIES: u32 = 0;
     pub(super) const WAIT_SECONDS: u32 = 10;
     pub(super) const MAX_ITEMS: u32 = 100;
-    pub(super) const CONCURRENCY: u32 = 16;
+    pub(super) const CONCURRENCY: u32 = 32;
 }
 
 pub(super) const MODES: &[(&str, Mode)] = &[("move", Mode::Move), ("copy", Mode::Copy)];
