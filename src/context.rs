@@ -3,8 +3,8 @@
 //! Nothing below `main` asks for the time or the environment itself, so tests choose both.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +18,8 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// Where staging files go.
     pub temp_dir: PathBuf,
+    /// Who has room there.
+    pub staging: Arc<Staging>,
     /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
 }
@@ -28,6 +30,7 @@ impl Context {
         Self {
             clock,
             temp_dir,
+            staging: Arc::default(),
             stop: Stop::default(),
         }
     }
@@ -35,6 +38,58 @@ impl Context {
     /// The time now.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+}
+
+/// How often who waits for room looks whether transfers are to be broken off.
+const STAGING_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Counts who has room in the staging directory: what does not fit waits for those.
+#[derive(Default)]
+pub struct Staging {
+    holders: Mutex<usize>,
+    given_back: Condvar,
+}
+
+impl Staging {
+    /// Takes room by `attempt`, one caller at a time; has it until the second answer is dropped.
+    /// Where the attempt fails it is repeated whenever somebody gave room back.
+    ///
+    /// # Errors
+    /// That of an attempt when nobody else had room. `Stopped`: transfers are to be broken off.
+    pub fn take<T>(
+        self: &Arc<Self>,
+        stop: &Stop,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<(T, StagingRoom)> {
+        let mut holders = lock(&self.holders);
+        loop {
+            stop.check()?;
+            match attempt() {
+                Ok(taken) => {
+                    *holders += 1;
+                    return Ok((taken, StagingRoom(Arc::clone(self))));
+                }
+                Err(error) if *holders == 0 => return Err(error),
+                Err(_) => {}
+            }
+            let before = *holders;
+            while *holders == before {
+                stop.check()?;
+                let waited = self.given_back.wait_timeout(holders, STAGING_PATIENCE);
+                holders = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+}
+
+/// See [`Staging::take`].
+pub struct StagingRoom(Arc<Staging>);
+
+impl Drop for StagingRoom {
+    fn drop(&mut self) {
+        *lock(&self.0.holders) -= 1;
+        self.0.given_back.notify_all();
     }
 }
 

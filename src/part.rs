@@ -10,16 +10,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, fdatasync, fsync, linkat, openat, renameat, renameat_with,
-    statat, unlinkat,
+    AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fdatasync, fstatvfs, fsync,
+    linkat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
+use crate::context::{Context, StagingRoom};
 use crate::error::{Error, Kind, Result};
 
 /// How the names of files that are being written begin and end. No item may take such a name, since
@@ -34,6 +34,9 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// So much is written before it is pushed to the disk; as much again may be on its way.
 const PUSH_BYTES: u64 = 8 << 20;
+
+/// So much is left free where staging files are: others may need it.
+const RESERVE_BYTES: u64 = 16 << 20;
 
 /// What is done where the destination exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub struct PartFile {
     /// All before this offset was pushed to the disk.
     pushed_bytes: AtomicU64,
     settled: OnceLock<()>,
+    /// Of a file without a name: behind `file`, so that it is given back when that is closed.
+    room: Option<StagingRoom>,
 }
 
 struct DirectoryEntry {
@@ -77,17 +82,54 @@ struct DirectoryEntry {
 }
 
 impl PartFile {
-    /// A file without a name in `directory`.
+    /// A file without a name in `TMPDIR`, with room for so many bytes. Where there is none, waits
+    /// for those who have some.
     ///
     /// # Errors
-    /// `Storage`: none can be made there.
-    pub fn unnamed(directory: &Path) -> Result<Self> {
+    /// `Storage`: none can be made there, or it does not fit. `Stopped`: transfers are broken off.
+    pub fn unnamed(context: &Context, size_bytes: u64) -> Result<Self> {
+        let directory = &context.temp_dir;
         let shown = format!("a staging file in {}", directory.display());
-        match tempfile::tempfile_in(directory) {
-            Ok(file) => Ok(Self::of(file, None, shown)),
-            Err(error) => Err(Error::io(format!("make {shown}"), error)
-                .with_kind(Kind::Storage)
-                .advise("TMPDIR must name a writable directory with room for the items in flight")),
+        let attempt = || {
+            let file = tempfile::tempfile_in(directory).map_err(|error| {
+                let fault = Error::io(format!("make {shown}"), error).with_kind(Kind::Storage);
+                fault.advise(
+                    "TMPDIR must name a writable directory with room for the items in flight",
+                )
+            })?;
+            let part = Self::of(file, None, shown.clone());
+            part.reserve(size_bytes).map(|()| part)
+        };
+        let (mut part, room) = context.staging.take(&context.stop, attempt)?;
+        part.room = Some(room);
+        Ok(part)
+    }
+
+    /// Takes room for so many bytes, and leaves some free.
+    fn reserve(&self, size_bytes: u64) -> Result<()> {
+        let wanted = match self.allocate(size_bytes) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
+                return Err(self.fault("take room for", error));
+            }
+            Ok(()) => RESERVE_BYTES,
+            // It is taken while it is written.
+            Err(_) => RESERVE_BYTES.saturating_add(size_bytes),
+        };
+        match fstatvfs(&self.file) {
+            // A filesystem without blocks does not tell.
+            Ok(all) if all.f_blocks > 0 && all.f_bavail.saturating_mul(all.f_frsize) < wanted => {
+                Err(self.fault("take room for", Errno::NOSPC))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn allocate(&self, size_bytes: u64) -> rustix::io::Result<()> {
+        loop {
+            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size_bytes) {
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
         }
     }
 
@@ -121,6 +163,7 @@ impl PartFile {
             shown,
             pushed_bytes: AtomicU64::new(0),
             settled: OnceLock::new(),
+            room: None,
         }
     }
 
@@ -250,7 +293,10 @@ impl PartFile {
         let fault = Error::io(format!("{action} {}", self.shown), error).with_kind(kind);
         match self.entry {
             Some(_) => fault,
-            None => fault.advise("staging needs room in TMPDIR for the items in flight"),
+            None => fault.advise(
+                "TMPDIR needs room for the items in flight, and 16 MiB more: enlarge it, or lower \
+                 `concurrency`",
+            ),
         }
     }
 }
@@ -313,6 +359,8 @@ fn taken(directory: &OwnedFd, last: &[u8]) -> rustix::io::Result<()> {
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
+
+    use std::path::Path;
 
     use rustix::fs::CWD;
 

@@ -116,8 +116,8 @@ enum Content {
     File(PartFile),
 }
 
-/// Makes the file that an item too long for memory is staged in.
-pub type Room<'a> = dyn Fn() -> Result<PartFile> + 'a;
+/// Makes the file that an item of so many bytes is staged in, which do not fit memory.
+pub type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
 
 /// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then
 /// [`finish`](Self::finish); beginning anew forgets what was written.
@@ -191,8 +191,8 @@ impl<'a> Stage<'a> {
                 Content::File(begun)
             }
             _ => Content::File(match self.room {
-                Some(room) => room()?,
-                None => PartFile::unnamed(&self.context.temp_dir)?,
+                Some(room) => room(size_bytes)?,
+                None => PartFile::unnamed(self.context, size_bytes)?,
             }),
         });
         Ok(())

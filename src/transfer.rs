@@ -267,7 +267,7 @@ fn stage_and_publish(
     task: &mut Task,
     wanted: &Name,
 ) -> Result<Result<(Fetched, Delivery), End>> {
-    let room = || ends.dest.room(wanted);
+    let room = |size_bytes| ends.dest.room(wanted, size_bytes);
     let mut stage = Stage::in_room(ends.context, &room, Arc::clone(&task.meter));
     let fetched = ends.source.fetch(&task.entry, &mut stage);
     let fetched = fetched.and_then(|mut fetched| {

@@ -151,8 +151,9 @@ pub trait Store: Send + Sync {
     /// ends early is a failure, never a short item. May begin the stage anew for a quick try.
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched>;
 
-    /// Room for an item that is to be published under `name` and does not fit memory.
-    fn room(&self, name: &Name) -> Result<PartFile>;
+    /// Room for an item of so many bytes that is to be published under `name` and does not fit
+    /// memory.
+    fn room(&self, name: &Name, size_bytes: u64) -> Result<PartFile>;
 
     /// Adds to what was fetched what only a copy into a bucket needs and the fetch did not bring.
     ///

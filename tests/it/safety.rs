@@ -318,6 +318,47 @@ fn a_full_staging_directory_fails_the_item_and_names_the_place() {
     assert!(sandbox.files("in").len() == 1 && !sandbox.bucket().has("out/a"));
 }
 
+/// Runs the program where `TMPDIR` is a disk of 40 MiB, of which 16 stay free.
+fn on_a_small_staging_disk(sandbox: &Sandbox) {
+    let mount = "mount -t tmpfs -o size=40m bots-mover \"$0\" && exec \"$@\"";
+    let unshare = if rustix::process::geteuid().is_root() {
+        vec!["unshare", "--mount"]
+    } else {
+        vec!["unshare", "--map-root-user", "--mount"]
+    };
+    sandbox.launch_through(&unshare);
+    sandbox.launch_through(&["sh", "-c", mount]);
+    sandbox.launch_through(&[sandbox.tmp()]);
+}
+
+#[test]
+fn what_does_not_fit_the_staging_disk_waits_for_what_is_in_flight() {
+    let sandbox = Sandbox::new();
+    for number in 0..6 {
+        sandbox.write(format!("in/{number}"), noise(11 << 20, number));
+    }
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    on_a_small_staging_disk(&sandbox);
+    let run = sandbox.run();
+    run.succeeds();
+    assert!(run.of("retry").is_empty(), "{run:?}");
+    assert_eq!(sandbox.bucket().keys().len(), 6);
+    assert!(sandbox.files("in").is_empty());
+}
+
+#[test]
+fn what_never_fits_the_staging_disk_fails_before_it_is_read() {
+    let sandbox = Sandbox::new();
+    sandbox.write("in/a", noise(25 << 20, 1));
+    sandbox.rule("r", &ends(FILE_TO_S3));
+    on_a_small_staging_disk(&sandbox);
+    let run = sandbox.run();
+    let says = ["take room for", "No space", "TMPDIR", "16 MiB"];
+    run.fails().says("failed", &says);
+    assert_eq!(sandbox.files("in").len(), 1);
+    assert!(!sandbox.bucket().has("out/a"));
+}
+
 /// Nothing that goes to a directory needs room in `TMPDIR`.
 #[test]
 fn what_goes_to_a_directory_is_staged_there_and_not_in_tmpdir() {

@@ -327,7 +327,7 @@ impl Store for LocalStore {
         again(|| self.fetch_once(&entry.name, stage))
     }
 
-    fn room(&self, name: &Name) -> Result<PartFile> {
+    fn room(&self, name: &Name, _size_bytes: u64) -> Result<PartFile> {
         again(|| self.make_part(name))
     }
 

@@ -204,8 +204,8 @@ impl Store for S3Store {
         self.fetch_object(entry, stage)
     }
 
-    fn room(&self, _name: &Name) -> Result<PartFile> {
-        PartFile::unnamed(&self.client.context().temp_dir)
+    fn room(&self, _name: &Name, size_bytes: u64) -> Result<PartFile> {
+        PartFile::unnamed(self.client.context(), size_bytes)
     }
 
     fn describe(&self, name: &Name, fetched: &mut Fetched) -> Result<()> {

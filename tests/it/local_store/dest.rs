@@ -53,7 +53,7 @@ fn large() -> Vec<u8> {
 /// Stages `bytes` where the store offers room for `text`.
 fn staged_at(sandbox: &Sandbox, store: &LocalStore, text: &str, bytes: &[u8]) -> Staged {
     let at = name(text);
-    let room = || store.room(&at);
+    let room = |size_bytes| store.room(&at, size_bytes);
     let mut stage = Stage::in_room(&sandbox.context, &room, Arc::default());
     stage.begin(bytes.len() as u64, None).unwrap();
     stage.write(bytes).unwrap();
@@ -121,7 +121,7 @@ fn a_stage_that_begins_anew_takes_the_same_part_and_forgets_what_was_in_it() {
     let sandbox = Sandbox::in_memory();
     let store = sandbox.store("in");
     let at = name("a");
-    let room = || store.room(&at);
+    let room = |size_bytes| store.room(&at, size_bytes);
     let mut stage = Stage::in_room(&sandbox.context, &room, Arc::default());
     let (long, short) = (vec![1; 400_000], vec![2; 300_000]);
     stage.begin(long.len() as u64, None).unwrap();
