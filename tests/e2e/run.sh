@@ -289,8 +289,9 @@ start_tick() {
 tick_moves() {
     local job
     eventually 130 bots edi-dev 'test -e inbound/850/tick.edi'
-    job=$(kubectl get jobs --namespace edi-dev --sort-by .metadata.creationTimestamp \
-        --output 'jsonpath={.items[0].metadata.name}')
+    job=$(kubectl get jobs --namespace edi-dev --sort-by .metadata.creationTimestamp --output name |
+        grep --max-count 1 '/bots-mover-[0-9]*$')
+    job=${job#*/}
     job_ends edi-dev "$job" Complete
     expect "its owner" "$(of_job edi-dev "$job" '{.metadata.ownerReferences[0].kind}')" CronJob
     job_says edi-dev "$job" 'event=run_done moved=2 copied=0 skipped=0 failed=0'
