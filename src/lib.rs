@@ -39,7 +39,9 @@
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
 //! | `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
-//! | `run` | the shell: listers and workers, outcomes counted and told |
+//! | `run` | the shell: threads, attempts, outcomes counted and told |
+//! | `round` | one round of a rule: select, say what is left alone, claim |
+//! | `lane` | a rule in the run: its two ends and how far it is |
 //! | `report` | what the log says of a run, event by event |
 //! | `schedule` | who works on what next: fairness, order, waits, halts |
 //! | `summary` | counts and the exit code |
@@ -71,6 +73,10 @@ pub mod explain;
 pub mod open;
 
 pub mod run;
+
+pub mod round;
+
+pub mod lane;
 
 pub mod report;
 

@@ -19,7 +19,7 @@ pub struct Schedule<T> {
 }
 
 struct State<T> {
-    lanes: Vec<Lane<T>>,
+    lanes: Vec<Queue<T>>,
     /// The lane that was served last.
     last: usize,
     running: usize,
@@ -44,7 +44,8 @@ pub enum Left {
     Nothing,
 }
 
-struct Lane<T> {
+/// The tasks of one lane.
+struct Queue<T> {
     ready: VecDeque<T>,
     later: Vec<(Instant, T)>,
     running: usize,
@@ -54,7 +55,7 @@ struct Lane<T> {
     dropped: usize,
 }
 
-impl<T> Lane<T> {
+impl<T> Queue<T> {
     fn in_flight(&self) -> usize {
         self.running + self.later.len()
     }
@@ -72,7 +73,7 @@ impl<T> Lane<T> {
 impl<T> Schedule<T> {
     /// Open lanes with these limits, and `limit` workers for all of them together.
     pub fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
-        let lane = |limit| Lane {
+        let lane = |limit| Queue {
             ready: VecDeque::new(),
             later: Vec::new(),
             running: 0,
@@ -272,7 +273,7 @@ impl<T> Schedule<T> {
     }
 }
 
-impl<T> Lane<T> {
+impl<T> Queue<T> {
     fn drop_ready(&mut self) {
         self.dropped += self.ready.len();
         self.ready.clear();
@@ -281,7 +282,7 @@ impl<T> Lane<T> {
 
 impl<T> State<T> {
     fn left(&self) -> Left {
-        let is_empty = self.lanes.iter().all(Lane::is_empty);
+        let is_empty = self.lanes.iter().all(Queue::is_empty);
         match (is_empty, self.lanes.iter().any(|lane| lane.open)) {
             (true, false) => Left::Nothing,
             (true, true) if self.hurried => Left::Listings,

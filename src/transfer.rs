@@ -42,8 +42,8 @@ pub struct Ends<'a> {
 pub struct Task {
     /// What the listing said.
     pub entry: Entry,
-    /// Its name at the destination, or why it cannot have one.
-    pub dest: Result<Name>,
+    /// Its name at the destination.
+    pub dest: Name,
     /// Counts from 1.
     pub attempt: u32,
     /// Why the attempt before this one failed.
@@ -63,7 +63,7 @@ enum Step {
 
 impl Task {
     /// A task for its first attempt.
-    pub fn new(entry: Entry, dest: Result<Name>) -> Self {
+    pub fn new(entry: Entry, dest: Name) -> Self {
         Self {
             entry,
             dest,
@@ -120,11 +120,7 @@ pub fn attempt(ends: &Ends<'_>, task: &mut Task) -> Attempt {
 
 fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
     if let Step::Stage = task.step {
-        let wanted = match std::mem::replace(&mut task.dest, Err(spent())) {
-            Ok(name) => name,
-            Err(error) => return Ok(End::Failed(error)),
-        };
-        task.dest = Ok(wanted.clone());
+        let wanted = task.dest.clone();
         if let Some(end) = not_ready(ends, &task.entry, &wanted)? {
             return Ok(end);
         }
@@ -161,11 +157,6 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         Step::Remove { version, dest } => remove(ends, &task.entry.name, version, dest),
         Step::Stage => unreachable!("a staged move goes on to its removal"),
     }
-}
-
-/// Takes the place of an error that was handed on.
-fn spent() -> Error {
-    Error::new(Kind::Other, "the item was given up before")
 }
 
 /// Step 0: what keeps the item from being touched in this run.
@@ -215,9 +206,8 @@ fn same_file(one: &Version, other: &Version) -> bool {
 }
 
 /// Where the item would go, or how it would end, as far as can be told without staging it.
-pub fn rehearse(ends: &Ends<'_>, task: &mut Task) -> Result<Name, End> {
-    let dest = std::mem::replace(&mut task.dest, Err(spent())).map_err(End::Failed)?;
-    task.dest = Ok(dest.clone());
+pub fn rehearse(ends: &Ends<'_>, task: &Task) -> Result<Name, End> {
+    let dest = task.dest.clone();
     match ends.source.locked_by(&task.entry.name) {
         Ok(None) => {}
         Ok(Some(process)) => return Err(End::Skipped(locked_note(process))),

@@ -77,24 +77,26 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "takes an item twice in a run",
-        file: "run.rs",
+        file: "round.rs",
         honest: "&& !seen.contains(name)",
         planted: "&& (BUG || !seen.contains(name))",
     },
     Bug {
         name: "forgets a failure",
         file: "run.rs",
-        honest: "lock(&lane.tally).failed += 1;",
-        planted: "if !BUG { lock(&lane.tally).failed += 1; }",
+        honest: "lane.progress().tally.failed += 1;",
+        planted: "if !BUG { lane.progress().tally.failed += 1; }",
     },
     Bug {
         name: "tells of a failure before nothing new starts",
         file: "run.rs",
         honest: "self.count_failure(lane);
-                self.report.failed(lane.rule, task, &error);",
+        let events = self.rounds.events;
+        events.failed(lane.rule, name, dest, attempt, error);",
         planted: "if !BUG { self.count_failure(lane); }
-                self.report.failed(lane.rule, task, &error);
-                if BUG { self.count_failure(lane); }",
+        let events = self.rounds.events;
+        events.failed(lane.rule, name, dest, attempt, error);
+        if BUG { self.count_failure(lane); }",
     },
     Bug {
         name: "goes on after a failure",
@@ -125,7 +127,7 @@ const BUGS: &[Bug] = &[
         file: "run.rs",
         honest: "let (workers, empty) = self.schedule.submit(index, tasks);",
         planted: "let (workers, empty) = self.schedule.submit(index, tasks);
-            let empty = empty && !(BUG && lock(&self.lanes[index].progress).over);",
+            let empty = empty && !(BUG && self.lanes[index].progress().over);",
     },
 ];
 
