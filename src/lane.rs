@@ -1,11 +1,13 @@
 //! One rule in the run: its two ends, and how far it is.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::sync::{OnceLock, PoisonError};
 
+use jiff::Timestamp;
+
 use crate::error::Result;
-use crate::object::{Name, Place};
-use crate::plan;
+use crate::object::{Entry, Place};
+use crate::plan::{self, Mark};
 use crate::rule::Rule;
 use crate::store::Store;
 use crate::summary::Tally;
@@ -50,12 +52,16 @@ pub struct Progress {
     pub tally: Tally,
     /// Items that count towards `max_items`.
     pub taken: usize,
-    /// Items of this round that do not.
-    pub passed_over: usize,
-    /// Items that ended in this run: a second look takes none of them again.
-    pub seen: HashSet<Name>,
-    /// Too young, as the listings so far said.
-    pub said_young: u64,
+    /// Items of this round made room for others.
+    pub made_room: bool,
+    /// Failed items that do not count towards `max_items`; no more than that.
+    pub forgiven: usize,
+    /// Where the next listing goes on.
+    pub resume: Option<Resume>,
+    /// How many entries the listings so far have selected.
+    pub selected: usize,
+    /// What a further listing selected beyond the room there was.
+    pub reserve: VecDeque<Entry>,
     /// At the destination already, as the listings so far said.
     pub said_delivered: u64,
     /// The last listing left eligible items.
@@ -64,6 +70,29 @@ pub struct Progress {
     pub over: bool,
     /// What the log has of the rule.
     pub said: Said,
+}
+
+/// Where a further listing goes on.
+#[derive(Clone)]
+pub struct Resume {
+    /// When the first listing began: a file that was written since is left for the next run.
+    pub since: Timestamp,
+    /// The last entry that was selected.
+    pub last: Mark,
+}
+
+impl Progress {
+    /// An item that ended does not count towards `max_items`.
+    pub fn make_room(&mut self) {
+        self.taken = self.taken.saturating_sub(1);
+        self.made_room = true;
+    }
+
+    /// Whether there is room for more, and more to take.
+    pub fn wants_more(&self) -> bool {
+        let more = self.more || !self.reserve.is_empty();
+        self.made_room && more && !self.over
+    }
 }
 
 /// What the log has of a rule.

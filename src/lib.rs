@@ -25,8 +25,9 @@
 //!   `main` asks for the time of day and the environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
-//!   It does with the items that are taken, up to `max_items` of each rule, and with the names of
-//!   the directories that a recursive listing has still to read.
+//!   It does with the items that are taken, up to `max_items` of each rule, with those that a
+//!   further listing of files keeps (10,000 of each rule at the most), and with the names of the
+//!   directories that a recursive listing has still to read.
 //! - A file imports only from the files below it in the list that follows (`tests/it/tidy.rs`).
 //!
 //! # Where to find what

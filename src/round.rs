@@ -3,16 +3,22 @@
 
 use std::ops::ControlFlow;
 
+use jiff::Timestamp;
+
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::lane::{Lane, Opened, Said, Stores};
+use crate::lane::{Lane, Opened, Resume, Said, Stores};
 use crate::logger::{Level, Logger};
 use crate::object::{Entry, Name};
-use crate::plan::{self, Claims, Selected, Selection};
+use crate::plan::{self, Claims, Mark, Selected, Selection};
 use crate::report::Events;
 use crate::rule::{IfExists, Instant, Mode};
-use crate::store::{Listed, Scope};
+use crate::store::{Listed, Order, Scope};
 use crate::transfer::{self, Ends, Task};
+
+/// How many entries a further listing of files keeps at the most: all are looked at each time, so
+/// few listings that keep many cost less than many that keep few.
+const FURTHER_MAX: usize = 10_000;
 
 /// How many files that are too young a run names; the rest is counted.
 const SKIPS_NAMED_MAX: usize = 100;
@@ -52,9 +58,22 @@ pub enum Waiting {
     Begun(Box<Task>),
 }
 
+impl Waiting {
+    /// Its name, and which attempt it waits for.
+    pub fn identity(&self) -> (Name, u32) {
+        match self {
+            Self::Listed(entry) => (entry.name.clone(), 1),
+            Self::Refused(refused) => (refused.0.name.clone(), 1),
+            Self::Begun(task) => (task.entry.name.clone(), task.attempt),
+        }
+    }
+}
+
 /// What one listing found.
 #[derive(Default)]
 pub struct Round {
+    began: Timestamp,
+    order: Option<Order>,
     selected: Selected,
     young: Vec<(Name, String)>,
     young_more: u64,
@@ -95,20 +114,36 @@ impl Rounds<'_> {
             round.rule_over = Some(transfer::lock_note(lock, &self.ends(lane), since));
             return Ok(round);
         }
-        let max_items = rule.max_items - lane.progress().taken;
-        let mut selection = Selection::new(source.order(), max_items);
-        let now = self.world.context.now();
-        let progress = lane.progress();
-        let seen = &progress.seen;
-        let wanted = |name: &Name| {
-            rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
+        if rule.max_items == 0 {
+            return Ok(round);
+        }
+        let order = source.order();
+        let (keep, resume) = {
+            let progress = lane.progress();
+            let room = rule.max_items - progress.taken;
+            let keep = match order {
+                Order::ByName => room,
+                Order::ByAge => room.max(progress.selected.min(FURTHER_MAX)),
+            };
+            (keep, progress.resume.clone())
         };
+        let mut selection = Selection::new(order, keep);
+        let now = self.world.context.now();
+        (round.began, round.order) = (now, Some(order));
+        let wanted = |name: &Name| rule.matcher.matches(name) && !rule.is_lock_file(name);
         let scope = Scope {
             recursive: rule.recursive,
             wanted: &wanted,
         };
         let mut fault = None;
-        let listed = source.list(&scope, &mut |entry| {
+        let after = resume.as_ref().and_then(|resume| resume.last.name());
+        let listed = source.list_after(after, &scope, &mut |entry| {
+            if let Some(Resume { since, last }) = &resume {
+                let is_new = order == Order::ByAge && entry.modified > *since;
+                if last.covers(&entry) || is_new {
+                    return ControlFlow::Continue(());
+                }
+            }
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
             if let Some(note) = transfer::young_note(age_ns, rule) {
                 round.leave_young(&entry, note);
@@ -155,15 +190,31 @@ impl Rounds<'_> {
     }
 
     /// Says what a listing found, and claims where its items go.
-    pub fn accept(&self, lane: &Lane<'_>, round: Round) -> Vec<Waiting> {
+    pub fn accept(&self, lane: &Lane<'_>, mut round: Round) -> Vec<Waiting> {
         let rule = lane.rule;
-        let first = {
+        let (first, new_delivered) = {
             let mut progress = lane.progress();
-            progress.more = round.selected.more;
-            progress.taken += round.selected.entries.len();
-            progress.passed_over = 0;
+            let selected = &round.selected;
+            progress.more = selected.more;
+            progress.selected += selected.entries.len();
             progress.over = round.rule_over.is_some();
-            std::mem::replace(&mut progress.said, Said::Started) == Said::Nothing
+            if let (Some(order), Some(last)) = (round.order, selected.entries.last()) {
+                let since = progress.resume.take();
+                let since = since.map_or(round.began, |resume| resume.since);
+                let last = Mark::new(order, last);
+                progress.resume = Some(Resume { since, last });
+            }
+            // Of files, those behind the mark are seen again, and count only once.
+            let seen_again = match round.order {
+                Some(Order::ByAge) => progress.said_delivered,
+                _ => 0,
+            };
+            let new_delivered = round.delivered.saturating_sub(seen_again);
+            progress.said_delivered += new_delivered;
+            (
+                std::mem::replace(&mut progress.said, Said::Started) == Said::Nothing,
+                new_delivered,
+            )
         };
         if first {
             let now = self.world.context.now();
@@ -171,7 +222,7 @@ impl Rounds<'_> {
             let oldest = round.selected.oldest.map(age);
             self.events.rule_started(rule, &round.selected, oldest);
         }
-        self.say_left_alone(lane, &round, first);
+        self.say_left_alone(lane, &round, first, new_delivered);
         if round.no_directory {
             let reason = "the source directory does not exist: nothing to do";
             let src = rule.source.to_string();
@@ -180,36 +231,60 @@ impl Rounds<'_> {
         if let Some(why) = round.rule_over {
             self.events.skipped(rule, Level::Warn, None, &why);
         }
-        let entries = round.selected.entries.into_iter();
+        let mut entries = std::mem::take(&mut round.selected.entries);
+        {
+            let mut progress = lane.progress();
+            let room = rule.max_items - progress.taken;
+            if entries.len() > room {
+                progress.reserve = entries.split_off(room).into();
+            }
+        }
+        self.take(lane, entries)
+    }
+
+    /// What the last listing had beyond the room there was, as far as there is room now; nothing
+    /// where the rule is to be listed again.
+    pub fn from_reserve(&self, lane: &Lane<'_>) -> Option<Vec<Waiting>> {
+        let entries: Vec<_> = {
+            let mut progress = lane.progress();
+            let room = lane.rule.max_items - progress.taken;
+            let room = room.min(progress.reserve.len());
+            progress.reserve.drain(..room).collect()
+        };
+        (!entries.is_empty()).then(|| self.take(lane, entries))
+    }
+
+    /// Takes these entries on, and claims where they go.
+    fn take(&self, lane: &Lane<'_>, entries: Vec<Entry>) -> Vec<Waiting> {
+        {
+            let mut progress = lane.progress();
+            progress.taken += entries.len();
+            progress.made_room = false;
+        }
         let wait = |entry| match self.claim(lane, &entry) {
             Ok(()) => Waiting::Listed(entry),
             Err(error) => Waiting::Refused(Box::new((entry, error))),
         };
-        entries.map(wait).collect()
+        entries.into_iter().map(wait).collect()
     }
 
-    /// Says what a listing left alone. A later listing of the same run sees it again, and says and
-    /// counts only what came on top.
-    fn say_left_alone(&self, lane: &Lane<'_>, round: &Round, first: bool) {
-        let young = round.young.len() as u64 + round.young_more;
-        let (new_young, new_delivered) = {
-            let mut progress = lane.progress();
-            let new_young = young.saturating_sub(progress.said_young);
-            let new_delivered = round.delivered.saturating_sub(progress.said_delivered);
-            progress.said_young += new_young;
-            progress.said_delivered += new_delivered;
-            progress.tally.skipped += new_young + new_delivered;
-            (new_young, new_delivered)
+    /// Says what a listing left alone. What is too young is so for the whole run: the first
+    /// listing says all of it.
+    fn say_left_alone(&self, lane: &Lane<'_>, round: &Round, first: bool, delivered: u64) {
+        let (named, young_more) = if first {
+            (round.young.as_slice(), round.young_more)
+        } else {
+            (&[][..], 0)
         };
-        let named = if first { round.young.as_slice() } else { &[] };
+        lane.progress().tally.skipped += named.len() as u64 + young_more + delivered;
         for (name, note) in named {
             let src = lane.rule.source.item(name);
             self.events
                 .skipped(lane.rule, Level::Info, Some(&src), note);
         }
         for (count, what) in [
-            (new_young - named.len() as u64, "more items are too young"),
-            (new_delivered, "items are at the destination already"),
+            (young_more, "more items are too young"),
+            (delivered, "items are at the destination already"),
         ] {
             if count > 0 {
                 let reason = format!("{count} {what}");
@@ -224,7 +299,10 @@ impl Rounds<'_> {
         let name = plan::destination(resolved, entry, self.world.instant)?;
         let source = (&rule.source, &entry.name);
         match self.claims.claim(&resolved.dest, &name, source) {
-            Err(first) if rule.if_exists != IfExists::KeepBoth => {
+            Err(first)
+                if rule.if_exists != IfExists::KeepBoth
+                    && first != rule.source.item(&entry.name) =>
+            {
                 let what = format!("bring to {}", rule.dest.item(&name));
                 let why = format!("{first} already goes there in this run");
                 Err(Error::new(Kind::Invalid, what).because(why))

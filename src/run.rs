@@ -2,8 +2,9 @@
 //!
 //! One lister thread for each rule (up to [`LISTERS_MAX`]) makes the first [`Round`] of its rule
 //! and submits it; workers, started as there is work for them, take items from the [`Schedule`].
-//! Whoever finishes a rule's last item owns the rule again and ends it, or lists once more where
-//! skipped items left room below `max_items`. The main thread looks on and tells of progress.
+//! Whoever finishes a rule's last item owns the rule again and ends it, or has it listed once more
+//! where items that do not count left room below `max_items`. The main thread looks on and tells of
+//! progress. A panic is a failure, wherever it comes from, and keeps nobody waiting.
 //! Where the system gives fewer threads, listers become workers; where it gives none, so does the
 //! main one.
 //!
@@ -45,7 +46,8 @@ const STACK_BYTES: usize = 256 << 10;
 pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u8) {
     let started = sync::Instant::now();
     let events = Events(world.log);
-    events.run_started(config, world.dry_run);
+    let mut total = Tally::default();
+    total.failed += fault_of(|| events.run_started(config, world.dry_run));
     let limits = config
         .rules
         .iter()
@@ -65,11 +67,10 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     };
     let schedule = Arc::clone(&run.schedule);
     world.context.stop.on_request(move || schedule.hurry());
-    sync::scope(|scope| {
+    total.failed += sync::scope(|scope| {
         run.start_listers(scope);
-        run.look_on();
+        run.look_on()
     });
-    let mut total = Tally::default();
     for (index, lane) in run.lanes.iter().enumerate() {
         // A halt leaves lanes that nobody owns.
         run.end_rule(index);
@@ -77,8 +78,19 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     }
     let signal = world.context.stop.requested();
     let code = exit_code(&total, signal);
-    events.run_done(&total, started, code, signal);
-    (total, code)
+    total.failed += fault_of(|| events.run_done(&total, started, code, signal));
+    (total, exit_code(&total, signal))
+}
+
+/// Does `what`; the panics that it ended with: none, or one.
+fn fault_of(what: impl FnOnce()) -> u64 {
+    u64::from(catch(what).is_none())
+}
+
+/// Does `what`, `None` where it panics: whoever waits for its end must not wait for ever. The panic
+/// itself is told on standard error.
+fn catch<T>(what: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()
 }
 
 struct Run<'a> {
@@ -99,6 +111,27 @@ struct Flight {
     started: sync::Instant,
 }
 
+/// While it lives, an item is in flight.
+struct Landing<'a> {
+    in_flight: &'a Mutex<Vec<Flight>>,
+    meter: Arc<AtomicU64>,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        lock(self.in_flight).retain(|flight| !Arc::ptr_eq(&flight.meter, &self.meter));
+    }
+}
+
+fn lock(in_flight: &Mutex<Vec<Flight>>) -> MutexGuard<'_, Vec<Flight>> {
+    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an item or a listing failed with that made the program panic.
+fn panicked() -> Error {
+    Error::new(Kind::Other, PANIC_NOTE)
+}
+
 impl Run<'_> {
     fn start_listers<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         let start = |_: &usize| {
@@ -113,14 +146,18 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the end.
-    fn look_on(&self) {
+    /// Waits for the end; gives the faults that were met.
+    fn look_on(&self) -> u64 {
+        let mut faults = 0;
         loop {
             match self.schedule.wait(PROGRESS_EVERY) {
-                Left::Tasks => self.say_progress(),
+                Left::Tasks => faults += fault_of(|| self.say_progress()),
                 // The run was stopped, and nobody will use what is still being listed.
-                Left::Listings => return self.rounds.world.context.stop.cancel(),
-                Left::Nothing => return,
+                Left::Listings => self.rounds.world.context.stop.cancel(),
+                Left::Nothing => {}
+            }
+            if self.schedule.wait(Duration::ZERO) != Left::Tasks {
+                return faults;
             }
         }
     }
@@ -133,21 +170,26 @@ impl Run<'_> {
             }
             self.round(index, scope);
         }
+        self.work_if_nobody_does(scope);
+    }
+
+    /// Becomes a worker where none could be started.
+    fn work_if_nobody_does<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         if self.schedule.enlist() {
             self.work(scope);
         }
     }
 
-    /// Lists a rule and submits what it takes, until there is nothing more to do for it here.
+    /// Submits what a rule takes, until there is nothing more to do for it here.
     fn round<'scope, 'env: 'scope>(&'env self, index: usize, scope: &'scope Scope<'scope, 'env>) {
-        let mut tasks = self.plan_or_fail(index);
-        while self.rounds.world.dry_run && !tasks.is_empty() && !self.schedule.is_halted() {
-            tasks = self.rehearse(index, tasks);
-            if self.wants_another_round(index) {
-                tasks = self.plan_or_fail(index);
-            }
-        }
-        let (workers, empty) = self.schedule.submit(index, tasks);
+        let items = catch(|| self.items(index)).unwrap_or_else(|| {
+            let lane = &self.lanes[index];
+            self.count_failure(lane);
+            let events = self.rounds.events;
+            catch(|| events.listing_failed(lane.rule, 1, &panicked()));
+            Vec::new()
+        });
+        let (workers, empty) = self.schedule.submit(index, items);
         for _ in 0..workers {
             let builder = Builder::new().stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || self.work(scope));
@@ -160,28 +202,49 @@ impl Run<'_> {
         }
     }
 
+    /// The items of a round; in a dry run, once all was said of them, those that a stop left.
+    fn items(&self, index: usize) -> Vec<Waiting> {
+        let mut items = self.plan(index);
+        while self.rounds.world.dry_run && !items.is_empty() && !self.schedule.is_halted() {
+            items = self.rehearse(index, items);
+            if self.wants_another_round(index) {
+                items = self.plan(index);
+            }
+        }
+        items
+    }
+
     fn work<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         while let Some((index, waiting)) = self.schedule.next() {
-            match self.turn(index, waiting) {
+            let (name, attempt) = waiting.identity();
+            let again = catch(|| self.turn(index, waiting)).unwrap_or_else(|| {
+                let lane = &self.lanes[index];
+                catch(|| self.fail(lane, &name, None, attempt, &panicked()));
+                None
+            });
+            match again {
                 Some((task, wait)) => self.schedule.again(index, Waiting::Begun(task), wait),
-                None if !self.schedule.finish(index) => {}
-                None if self.wants_another_round(index) => self.round(index, scope),
-                None => self.end_rule(index),
+                None if self.schedule.finish(index) => self.go_on(index, scope),
+                None => {}
             }
         }
     }
 
-    /// [`plan`](Self::plan), with a fault of the program as a failure of the rule: whoever waits
-    /// for this rule must not wait for ever.
-    fn plan_or_fail(&self, index: usize) -> Vec<Waiting> {
-        let plan = std::panic::AssertUnwindSafe(|| self.plan(index));
-        std::panic::catch_unwind(plan).unwrap_or_else(|_| {
-            let lane = &self.lanes[index];
-            let error = Error::new(Kind::Other, PANIC_NOTE);
-            self.count_failure(lane);
-            self.rounds.events.listing_failed(lane.rule, 1, &error);
-            Vec::new()
-        })
+    /// Ends a rule that has no item left, or takes more for it.
+    fn go_on<'scope, 'env: 'scope>(&'env self, index: usize, scope: &'scope Scope<'scope, 'env>) {
+        if !self.wants_another_round(index) {
+            return self.end_rule(index);
+        }
+        // Other rules may need this worker while the rule is listed.
+        let is_listed = !self.lanes[index].progress().reserve.is_empty();
+        let builder = Builder::new().stack_size(STACK_BYTES);
+        let list = move || {
+            self.round(index, scope);
+            self.work_if_nobody_does(scope);
+        };
+        if is_listed || builder.spawn_scoped(scope, list).is_err() {
+            self.round(index, scope);
+        }
     }
 
     /// Lists until it succeeds or the rule's attempts are spent; the items in their order.
@@ -199,6 +262,9 @@ impl Run<'_> {
         if self.schedule.is_halted() {
             unlisted();
             return Vec::new();
+        }
+        if let Some(items) = self.rounds.from_reserve(lane) {
+            return items;
         }
         loop {
             let error = match self.rounds.select(lane) {
@@ -246,21 +312,22 @@ impl Run<'_> {
             self.end_item(index, &task, End::Failed(error), started);
             return None;
         }
-        self.in_flight().push(Flight {
+        lock(&self.in_flight).push(Flight {
             lane: index,
             name: task.entry.name.clone(),
             size_bytes: task.entry.size_bytes,
             meter: Arc::clone(&task.meter),
             started,
         });
-        let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            transfer::attempt(&self.rounds.ends(lane), &mut task)
-        }));
-        self.in_flight()
-            .retain(|flight| !Arc::ptr_eq(&flight.meter, &task.meter));
+        let landing = Landing {
+            in_flight: &self.in_flight,
+            meter: Arc::clone(&task.meter),
+        };
+        let attempt = transfer::attempt(&self.rounds.ends(lane), &mut task);
+        drop(landing);
         let end = match attempt {
-            Ok(Attempt::End(end)) => end,
-            Ok(Attempt::Failed(error)) if task.attempt <= lane.rule.retries && !stopping() => {
+            Attempt::End(end) => end,
+            Attempt::Failed(error) if task.attempt <= lane.rule.retries && !stopping() => {
                 let name = Some(&task.entry.name);
                 let events = self.rounds.events;
                 events.retrying(lane.rule, name, task.attempt, &error);
@@ -268,21 +335,15 @@ impl Run<'_> {
                 task.last_error = Some(error);
                 return Some((task, lane.rule.wait));
             }
-            Ok(Attempt::Failed(error)) => End::Failed(error),
-            Err(_) => End::Failed(Error::new(Kind::Other, PANIC_NOTE)),
+            Attempt::Failed(error) => End::Failed(error),
         };
         self.end_item(index, &task, end, started);
         None
     }
 
-    fn in_flight(&self) -> MutexGuard<'_, Vec<Flight>> {
-        let in_flight = self.in_flight.lock();
-        in_flight.unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells how far the items are that have been in flight for long.
     fn say_progress(&self) {
-        for flight in self.in_flight().iter() {
+        for flight in lock(&self.in_flight).iter() {
             if flight.started.elapsed() < PROGRESS_EVERY {
                 continue;
             }
@@ -314,21 +375,21 @@ impl Run<'_> {
             End::Skipped(why) => {
                 let src = lane.rule.source.item(name);
                 events.skipped(lane.rule, Level::Info, Some(&src), &why);
-                lane.progress().tally.skipped += 1;
-                Self::pass_over(lane);
+                let mut progress = lane.progress();
+                progress.tally.skipped += 1;
+                progress.make_room();
             }
             End::RuleOver(why) => {
                 self.schedule.halt_lane(index);
-                Self::pass_over(lane);
-                if !std::mem::replace(&mut lane.progress().over, true) {
+                let said = std::mem::replace(&mut lane.progress().over, true);
+                if !said {
                     events.skipped(lane.rule, Level::Warn, None, &why);
                 }
             }
             End::Failed(error) => {
-                return self.fail(lane, name, Some(&task.dest), task.attempt, &error);
+                self.fail(lane, name, Some(&task.dest), task.attempt, &error);
             }
         }
-        Self::note_seen(lane, name);
     }
 
     /// Counts an item that failed, and says so.
@@ -336,21 +397,11 @@ impl Run<'_> {
         self.count_failure(lane);
         let events = self.rounds.events;
         events.failed(lane.rule, name, dest, attempt, error);
-        Self::note_seen(lane, name);
-    }
-
-    /// Only a listing that left something is followed by another.
-    fn note_seen(lane: &Lane<'_>, name: &Name) {
         let mut progress = lane.progress();
-        if progress.more {
-            progress.seen.insert(name.clone());
+        if progress.forgiven < lane.rule.max_items && !self.config.exit_on_first_failure {
+            progress.forgiven += 1;
+            progress.make_room();
         }
-    }
-
-    fn pass_over(lane: &Lane<'_>) {
-        let mut progress = lane.progress();
-        progress.taken -= 1;
-        progress.passed_over += 1;
     }
 
     /// Before it is told: once the log has a failure, nothing new starts.
@@ -362,10 +413,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether skipped items left room below `max_items` and there is more to take.
+    /// Whether items that do not count left room below `max_items` and there is more to take.
     fn wants_another_round(&self, index: usize) -> bool {
-        let progress = self.lanes[index].progress();
-        progress.passed_over > 0 && progress.more && !progress.over && !self.schedule.is_halted()
+        self.lanes[index].progress().wants_more() && !self.schedule.is_halted()
     }
 
     /// Says what would happen to each item, and does nothing; gives those that a stop left.
@@ -386,10 +436,7 @@ impl Run<'_> {
                 return std::iter::once(Waiting::Begun(task)).chain(items).collect();
             }
             match outcome {
-                Ok(dest) => {
-                    self.rounds.events.would_deliver(lane.rule, &task, &dest);
-                    Self::note_seen(lane, &task.entry.name);
-                }
+                Ok(dest) => self.rounds.events.would_deliver(lane.rule, &task, &dest),
                 Err(end) => self.end_item(index, &task, end, sync::Instant::now()),
             }
         }
@@ -408,8 +455,8 @@ impl Run<'_> {
             progress.tally.not_started = self.schedule.dropped(index) as u64;
             (progress.tally, progress.started)
         };
-        if let Some(started) = started {
-            self.rounds.events.rule_done(lane.rule, &tally, started);
-        }
+        let say = |started| self.rounds.events.rule_done(lane.rule, &tally, started);
+        let fault = started.map_or(0, |started| fault_of(|| say(started)));
+        lane.progress().tally.failed += fault;
     }
 }

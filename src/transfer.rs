@@ -167,7 +167,8 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         return Ok(Some(End::RuleOver(lock_note(lock, ends, since))));
     }
     let between_files = is_file(&ends.rule.source) && is_file(&ends.rule.dest);
-    let skip = ends.rule.if_exists == IfExists::Skip && ends.rule.mode == Mode::Copy;
+    let copies = ends.rule.mode == Mode::Copy;
+    let skip = ends.rule.if_exists == IfExists::Skip && (copies || is_file(&ends.rule.dest));
     if !between_files && !skip {
         return Ok(None);
     }
@@ -178,7 +179,10 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         let what = format!("bring to {}", ends.dest.place().item(dest));
         return Err(Error::new(Kind::Invalid, what).because("it is the source itself"));
     }
-    Ok(skip.then(|| End::Skipped("the destination exists".into())))
+    // A file of another size is no earlier attempt's work: nothing need be staged to see that.
+    let other_size = matches!(there, Version::File { size_bytes, .. }
+        if size_bytes != entry.size_bytes);
+    Ok((skip && (copies || other_size)).then(|| End::Skipped("the destination exists".into())))
 }
 
 fn is_file(place: &Place) -> bool {

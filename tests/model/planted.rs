@@ -78,8 +78,47 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes an item twice in a run",
         file: "round.rs",
-        honest: "&& !seen.contains(name)",
-        planted: "&& (BUG || !seen.contains(name))",
+        honest: "if last.covers(&entry) || is_new {",
+        planted: "if !BUG && (last.covers(&entry) || is_new) {",
+    },
+    Bug {
+        name: "takes again in a run what was written in it",
+        file: "round.rs",
+        honest: "order == Order::ByAge && entry.modified > *since",
+        planted: "!BUG && order == Order::ByAge && entry.modified > *since",
+    },
+    Bug {
+        name: "lets failures use up `max_items`",
+        file: "run.rs",
+        honest: "if progress.forgiven < lane.rule.max_items",
+        planted: "if !BUG && progress.forgiven < lane.rule.max_items",
+    },
+    Bug {
+        name: "forgives more failures than `max_items`",
+        file: "run.rs",
+        honest: "progress.forgiven < lane.rule.max_items",
+        planted: "(BUG || progress.forgiven < lane.rule.max_items)",
+    },
+    Bug {
+        name: "ends a worker by a panic outside of the places",
+        file: "run.rs",
+        honest: "std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()",
+        planted: "if BUG { return Some(what()); }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()",
+    },
+    Bug {
+        name: "keeps a worker for a rule that lists",
+        file: "schedule.rs",
+        honest: "if self.running >= self.limit {",
+        planted: "let lists = self.lanes.iter().any(|lane| lane.open && lane.is_empty());
+        let kept = usize::from(BUG && lists && self.running > 0);
+        if self.running + kept >= self.limit {",
+    },
+    Bug {
+        name: "serves the first rule before all others",
+        file: "schedule.rs",
+        honest: "(lane.running, turn(*index))",
+        planted: "if BUG { (0, *index) } else { (lane.running, turn(*index)) }",
     },
     Bug {
         name: "forgets a failure",
@@ -96,7 +135,10 @@ const BUGS: &[Bug] = &[
         planted: "if !BUG { self.count_failure(lane); }
         let events = self.rounds.events;
         events.failed(lane.rule, name, dest, attempt, error);
-        if BUG { self.count_failure(lane); }",
+        if BUG {
+            (0..50).for_each(|_| crate::sync::others_first());
+            self.count_failure(lane);
+        }",
     },
     Bug {
         name: "goes on after a failure",
@@ -113,8 +155,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "has one more of a rule in flight than it may",
         file: "schedule.rs",
-        honest: "&& lane.in_flight() < lane.limit",
-        planted: "&& lane.in_flight() < lane.limit + usize::from(BUG)",
+        honest: "&& self.in_flight() < self.limit",
+        planted: "&& self.in_flight() < self.limit + usize::from(BUG)",
     },
     Bug {
         name: "does not wake who waits",
@@ -125,8 +167,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "does not close a rule that Bots' lock has ended",
         file: "run.rs",
-        honest: "let (workers, empty) = self.schedule.submit(index, tasks);",
-        planted: "let (workers, empty) = self.schedule.submit(index, tasks);
+        honest: "let (workers, empty) = self.schedule.submit(index, items);",
+        planted: "let (workers, empty) = self.schedule.submit(index, items);
             let empty = empty && !(BUG && self.lanes[index].progress().over);",
     },
 ];

@@ -30,9 +30,10 @@ const KEY_LIMIT_BYTES: usize = 4 << 10;
 const EMPTY_PAGES_MAX: usize = 100;
 
 impl S3Store {
-    /// Gives each candidate to `sink`, in key order, until that breaks.
+    /// Gives each candidate behind the name `after` to `sink`, in key order, until that breaks.
     pub(super) fn list_pages(
         &self,
+        after: Option<&Name>,
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
@@ -48,7 +49,7 @@ impl S3Store {
         loop {
             self.client.stop().check_request()?;
             let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
-            let page = self.page(keys, scope.recursive, token.as_deref(), &target)?;
+            let page = self.page(keys, scope.recursive, token.as_deref(), after, &target)?;
             let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
             for content in page.contents {
                 if content.key <= last_key {
@@ -77,12 +78,13 @@ impl S3Store {
         }
     }
 
-    /// One page of up to so many keys.
+    /// One page of up to so many keys, the first one behind `after`.
     pub(super) fn page(
         &self,
         keys: usize,
         recursive: bool,
         token: Option<&str>,
+        after: Option<&Name>,
         target: &Target<'_>,
     ) -> Result<ListObjectsV2Response> {
         self.client.tries(|attempt| {
@@ -96,6 +98,8 @@ impl S3Store {
             }
             if let Some(token) = token {
                 action.with_continuation_token(token);
+            } else if let Some(after) = after {
+                action.with_start_after(format!("{}{}", self.prefix, after.lossy()));
             }
             let mut answer =
                 self.client

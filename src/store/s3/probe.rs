@@ -121,7 +121,7 @@ impl S3Store {
 
     fn try_list(&self) -> Result<()> {
         let target = self.target("list", &self.prefix);
-        self.page(1, true, None, &target).map(drop)
+        self.page(1, true, None, None, &target).map(drop)
     }
 
     fn try_read(&self) -> Result<()> {
