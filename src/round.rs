@@ -244,7 +244,7 @@ impl Rounds<'_> {
 
     /// What the last listing had beyond the room there was, as far as there is room now; nothing
     /// where the rule is to be listed again.
-    pub fn from_reserve(&self, lane: &Lane<'_>) -> Option<Vec<Waiting>> {
+    pub fn reserved(&self, lane: &Lane<'_>) -> Option<Vec<Waiting>> {
         let entries: Vec<_> = {
             let mut progress = lane.progress();
             let room = lane.rule.max_items - progress.taken;

@@ -263,7 +263,7 @@ impl Run<'_> {
             unlisted();
             return Vec::new();
         }
-        if let Some(items) = self.rounds.from_reserve(lane) {
+        if let Some(items) = self.rounds.reserved(lane) {
             return items;
         }
         loop {

@@ -403,12 +403,10 @@ fn a_rule_that_lists_again_takes_no_worker_from_the_others() {
         match (asked, about) {
             // The other rule has its item only once this one lists again, and that lasts until the
             // other one's item is there.
-            ("list", "/in/r") => {
-                if lists.fetch_add(1, Ordering::SeqCst) == 1 {
-                    tell.lock().unwrap().0.send(()).unwrap();
-                    let moved = moved.lock().unwrap();
-                    return moved.recv_timeout(TIMEOUT / 2).map_err(late);
-                }
+            ("list", "/in/r") if lists.fetch_add(1, Ordering::SeqCst) == 1 => {
+                tell.lock().unwrap().0.send(()).unwrap();
+                let moved = moved.lock().unwrap();
+                return moved.recv_timeout(TIMEOUT / 2).map_err(late);
             }
             ("list", "/in/s") => {
                 let listed = listed.lock().unwrap();

@@ -20,6 +20,8 @@ const LOCKED: &str = "Bots is at work there";
 /// Why a listing leaves an item for later; a later listing of the same run may take it.
 const YOUNG: &str = "s old, left until";
 
+// What may be true of a run at once.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Default)]
 pub(crate) struct Facts {
     /// Whatever it still does has no effect, and nobody hears what it says.
