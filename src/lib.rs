@@ -25,8 +25,9 @@
 //!   wait; only `main` asks for the time of day and the environment.
 //! - No text holds a credential, a signature or a URL with a query string (`error`).
 //! - Memory does not grow with an object's size, nor with the entries that a listing passes over.
-//!   It does with the items that are taken, up to `max_items` of each rule, and with the names of
-//!   the directories that a recursive listing has still to read.
+//!   It does with the items that are taken, up to `max_items` of each rule, with those that a
+//!   further listing of files keeps (10,000 of each rule at the most), and with the names of the
+//!   directories that a recursive listing has still to read.
 //! - A file imports only from the files below it in the list that follows (`tests/it/tidy.rs`).
 //!
 //! # Where to find what
@@ -39,7 +40,9 @@
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
 //! | `graph`, `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
-//! | `run` | the shell: listers and workers, outcomes counted and told |
+//! | `run` | the shell: threads, attempts, outcomes counted and told |
+//! | `round` | one round of a rule: select, say what is left alone, claim |
+//! | `lane` | a rule in the run: its two ends and how far it is |
 //! | `report` | what the log says of a run, event by event |
 //! | `schedule` | who works on what next: fairness, order, waits, halts |
 //! | `summary` | counts and the exit code |
@@ -77,6 +80,10 @@ pub mod explain;
 pub mod open;
 
 pub mod run;
+
+pub mod round;
+
+pub mod lane;
 
 pub mod report;
 

@@ -316,17 +316,20 @@ fn quoted(value: &str) -> String {
     text::in_quotes(value)
 }
 
-/// A JSON string in which also DEL and the C1 controls are escaped.
+/// A JSON string in which whatever viewers do not show, or break or turn a line at, is escaped.
 fn json(value: &str) -> String {
-    let text = serde_json::Value::from(value).to_string();
-    if !text.chars().any(char::is_control) {
-        return text;
+    let json = serde_json::Value::from(value).to_string();
+    let plain = |c: char| matches!(c, '"' | '\\') || text::is_printable(c);
+    if json.chars().all(plain) {
+        return json;
     }
-    text.chars().fold(String::new(), |mut out, c| {
-        if c.is_control() {
-            write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a string cannot fail");
-        } else {
+    json.chars().fold(String::new(), |mut out, c| {
+        if plain(c) {
             out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").expect("writing to a string cannot fail");
+            }
         }
         out
     })
@@ -408,6 +411,31 @@ mod tests {
             "{\"ts\":\"2026-11-21T08:10:04.123Z\",\"level\":\"INFO\",\"event\":\"moved\",\
              \"src\":\"a\\n\\u0085\\\"\",\"bytes\":5}\n",
         );
+    }
+
+    #[test]
+    fn what_breaks_or_turns_a_line_in_a_viewer_is_escaped() {
+        let all = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\
+                   \u{2066}\u{2067}\u{2068}\u{2069}";
+        for c in all.chars() {
+            let code = u32::from(c);
+            let time = "2026-11-21T08:10:04.123Z";
+            check(
+                Format::Text,
+                Level::Info,
+                &format!("a{c}b'"),
+                &format!("{time} INFO event=moved src=\"a\\u{{{code:x}}}b'\" bytes=5\n"),
+            );
+            check(
+                Format::Json,
+                Level::Info,
+                &format!("a{c}b"),
+                &format!(
+                    "{{\"ts\":\"{time}\",\"level\":\"INFO\",\"event\":\"moved\",\
+                     \"src\":\"a\\u{code:04x}b\",\"bytes\":5}}\n"
+                ),
+            );
+        }
     }
 
     #[test]

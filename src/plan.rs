@@ -59,6 +59,38 @@ impl Ord for Aged {
     }
 }
 
+/// An entry's place in the order of its source: a further listing goes on behind it.
+#[derive(Clone)]
+pub struct Mark {
+    order: Order,
+    modified: Timestamp,
+    name: Name,
+}
+
+impl Mark {
+    /// The place of this entry.
+    pub fn new(order: Order, entry: &Entry) -> Self {
+        Self {
+            order,
+            modified: entry.modified,
+            name: entry.name.clone(),
+        }
+    }
+
+    /// Whether an entry comes up to here, and not behind.
+    pub fn covers(&self, entry: &Entry) -> bool {
+        match self.order {
+            Order::ByName => entry.name <= self.name,
+            Order::ByAge => (entry.modified, &entry.name) <= (self.modified, &self.name),
+        }
+    }
+
+    /// The name behind which all lies that comes behind, where names tell.
+    pub fn name(&self) -> Option<&Name> {
+        (self.order == Order::ByName).then_some(&self.name)
+    }
+}
+
 impl Selection {
     /// Nothing selected yet.
     pub fn new(order: Order, max_items: usize) -> Self {

@@ -13,9 +13,9 @@ use crate::transfer::Task;
 
 /// The events of a run, on a log.
 #[derive(Clone, Copy)]
-pub struct Report<'a>(pub &'a Logger);
+pub struct Events<'a>(pub &'a Logger);
 
-impl<'a> Report<'a> {
+impl<'a> Events<'a> {
     /// `run_start`, and a `warning` for each that the config has.
     pub fn run_started(self, config: &Config, dry_run: bool) {
         self.0
@@ -88,13 +88,20 @@ impl<'a> Report<'a> {
             .emit();
     }
 
-    /// `failed`: an item exhausted its attempts.
-    pub fn failed(self, rule: &Rule, task: &Task, error: &Error) {
-        let dest = task.dest.as_ref().ok().map(|name| rule.dest.item(name));
+    /// `failed`: an item exhausted its attempts; without `dest` it may have none.
+    pub fn failed(
+        self,
+        rule: &Rule,
+        name: &Name,
+        dest: Option<&Name>,
+        attempt: u32,
+        error: &Error,
+    ) {
+        let dest = dest.map(|name| rule.dest.item(name));
         self.of(rule, Level::Error, "failed")
-            .text("src", &rule.source.item(&task.entry.name))
+            .text("src", &rule.source.item(name))
             .maybe("dest", dest.as_deref())
-            .number("attempt", task.attempt)
+            .number("attempt", attempt)
             .text("error", &error.chain())
             .emit();
     }
@@ -180,8 +187,8 @@ fn counted<'l>(line: Line<'l>, tally: &Tally, started: Instant) -> Line<'l> {
         .number("failed", tally.failed)
         .number("bytes", tally.bytes)
         .number("ms", started.elapsed().as_millis());
-    if tally.left > 0 {
-        line.number("not_started", tally.left)
+    if tally.not_started > 0 {
+        line.number("not_started", tally.not_started)
     } else {
         line
     }

@@ -1,8 +1,8 @@
 //! Who works on what next: one lane for each rule, shared fairly by a bounded number of workers.
 //!
-//! Promises: items of a lane start in order; no lane waits for another lane's backlog; a task that
-//! waits for its next attempt holds a place in its lane but no worker; when the run is halted no
-//! new task starts. Knows nothing of what a task is.
+//! Promises: items of a lane start in order; no lane waits for another lane's backlog; no worker is
+//! idle while a lane has a task for it; a task that waits for its next attempt holds a place in its
+//! lane but no worker; when the run is halted no new task starts. Knows nothing of what a task is.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -19,7 +19,7 @@ pub struct Schedule<T> {
 }
 
 struct State<T> {
-    lanes: Vec<Lane<T>>,
+    lanes: Vec<Queue<T>>,
     /// The lane that was served last.
     last: usize,
     running: usize,
@@ -44,7 +44,8 @@ pub enum Left {
     Nothing,
 }
 
-struct Lane<T> {
+/// The tasks of one lane.
+struct Queue<T> {
     ready: VecDeque<T>,
     later: Vec<(Instant, T)>,
     running: usize,
@@ -54,7 +55,7 @@ struct Lane<T> {
     dropped: usize,
 }
 
-impl<T> Lane<T> {
+impl<T> Queue<T> {
     fn in_flight(&self) -> usize {
         self.running + self.later.len()
     }
@@ -63,16 +64,24 @@ impl<T> Lane<T> {
         self.ready.is_empty() && self.in_flight() == 0
     }
 
-    /// Whether a worker must be kept free for it.
-    fn waits_for_first(&self) -> bool {
-        self.running == 0 && (self.open || !self.ready.is_empty())
+    /// Whether a worker could take a task of it.
+    fn has_task(&self, due: impl Fn(Instant) -> bool) -> bool {
+        let may_start = !self.ready.is_empty() && self.in_flight() < self.limit;
+        may_start || self.due(due).is_some()
+    }
+
+    /// Which of those that wait for their next attempt goes first of those that are due.
+    fn due(&self, due: impl Fn(Instant) -> bool) -> Option<usize> {
+        let later = self.later.iter().enumerate();
+        let waiting = later.filter(|(_, (at, _))| due(*at));
+        waiting.min_by_key(|(_, (at, _))| *at).map(|(at, _)| at)
     }
 }
 
 impl<T> Schedule<T> {
     /// Open lanes with these limits, and `limit` workers for all of them together.
     pub fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
-        let lane = |limit| Lane {
+        let lane = |limit| Queue {
             ready: VecDeque::new(),
             later: Vec::new(),
             running: 0,
@@ -272,7 +281,7 @@ impl<T> Schedule<T> {
     }
 }
 
-impl<T> Lane<T> {
+impl<T> Queue<T> {
     fn drop_ready(&mut self) {
         self.dropped += self.ready.len();
         self.ready.clear();
@@ -281,7 +290,7 @@ impl<T> Lane<T> {
 
 impl<T> State<T> {
     fn left(&self) -> Left {
-        let is_empty = self.lanes.iter().all(Lane::is_empty);
+        let is_empty = self.lanes.iter().all(Queue::is_empty);
         match (is_empty, self.lanes.iter().any(|lane| lane.open)) {
             (true, false) => Left::Nothing,
             (true, true) if self.hurried => Left::Listings,
@@ -289,67 +298,29 @@ impl<T> State<T> {
         }
     }
 
+    /// A task of the lane that has the fewest running, so that a worker is never kept for a lane
+    /// that cannot use it, and a lane that comes late gets the next one that becomes free. Among
+    /// equals each lane gets its turn.
     fn pick(&mut self, now: Instant) -> Option<(usize, T)> {
         if self.running >= self.limit {
             return None;
         }
-        let lane = self.due_lane(now).or_else(|| self.ready_lane())?;
-        let this = &mut self.lanes[lane.index];
-        let task = match lane.waiting {
+        let (hurried, lanes, last) = (self.hurried, self.lanes.len(), self.last);
+        let due = |at: Instant| hurried || at <= now;
+        let waiting = self.lanes.iter().enumerate();
+        let waiting = waiting.filter(|(_, lane)| lane.has_task(due));
+        let turn = |index: usize| (index + lanes - last - 1) % lanes;
+        let (index, _) = waiting.min_by_key(|(index, lane)| (lane.running, turn(*index)))?;
+        let this = &mut self.lanes[index];
+        let task = match this.due(due) {
             Some(at) => this.later.swap_remove(at).1,
             None => this.ready.pop_front()?,
         };
         this.running += 1;
         self.running += 1;
-        self.last = lane.index;
-        Some((lane.index, task))
+        self.last = index;
+        Some((index, task))
     }
-
-    fn due_lane(&self, now: Instant) -> Option<Choice> {
-        let waiting = self.lanes.iter().enumerate().flat_map(|(index, lane)| {
-            let tasks = lane.later.iter().enumerate();
-            tasks.map(move |(at, (due, _))| {
-                (
-                    *due,
-                    Choice {
-                        index,
-                        waiting: Some(at),
-                    },
-                )
-            })
-        });
-        let first = waiting.min_by_key(|(due, _)| *due)?;
-        (self.hurried || first.0 <= now).then_some(first.1)
-    }
-
-    /// The next lane behind the last one that may start a task: one that has none running, or any
-    /// as long as a worker stays free for each lane that still waits for its first.
-    fn ready_lane(&self) -> Option<Choice> {
-        let lanes = self.lanes.len();
-        let reserved = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.waits_for_first())
-            .count();
-        (1..=lanes)
-            .map(|step| (self.last + step) % lanes)
-            .find_map(|index| {
-                let lane = &self.lanes[index];
-                let first = lane.running == 0;
-                let may = !lane.ready.is_empty()
-                    && lane.in_flight() < lane.limit
-                    && (first || self.running + reserved < self.limit);
-                may.then_some(Choice {
-                    index,
-                    waiting: None,
-                })
-            })
-    }
-}
-
-struct Choice {
-    index: usize,
-    waiting: Option<usize>,
 }
 
 #[cfg(test)]
@@ -371,18 +342,48 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_stays_free_for_a_rule_that_still_lists() {
-        let schedule = Schedule::new(2, [2, 2]);
-        schedule.submit(0, [1, 2]);
-        assert_eq!(schedule.next(), Some((0, 1)));
+    fn a_lane_that_lists_or_waits_or_is_at_its_limit_slows_nobody_down() {
+        let schedule = Schedule::new(4, [4, 1, 1, 4]);
+        schedule.submit(1, [11, 12]);
+        let (lane, task) = schedule.next().expect("a task is ready");
+        schedule.again(lane, task, Duration::from_secs(3600));
+        schedule.submit(2, [21, 22]);
+        assert_eq!(schedule.next(), Some((2, 21)));
+        // Lane 1 waits, 2 is at its limit, 3 still lists: all other workers are lane 0's.
+        schedule.submit(0, [1, 2, 3, 4]);
+        assert_eq!(drain(&schedule, 3), [(0, 1), (0, 2), (0, 3)]);
+    }
+
+    #[test]
+    fn a_lane_that_comes_late_gets_the_next_worker_that_becomes_free() {
+        let schedule = Schedule::new(4, [4, 4, 4]);
+        schedule.submit(0, [1, 2, 3, 4]);
+        schedule.submit(1, [11, 12, 13, 14]);
+        assert_eq!(drain(&schedule, 4).len(), 4);
+        schedule.submit(2, [21, 22, 23]);
+        assert!(!schedule.finish(0));
+        assert_eq!(schedule.next(), Some((2, 21)));
+        assert!(!schedule.finish(1));
+        assert_eq!(schedule.next().map(|(lane, _)| lane), Some(0), "its turn");
+        assert!(!schedule.finish(0));
+        assert_eq!(schedule.next().map(|(lane, _)| lane), Some(1), "its turn");
+    }
+
+    #[test]
+    fn what_waits_for_its_next_attempt_takes_no_worker_from_a_lane_that_has_none() {
+        let schedule = Schedule::new(2, [4, 1]);
+        schedule.submit(0, [1, 2, 3, 4]);
+        for _ in 0..3 {
+            let (lane, task) = schedule.next().expect("a task is ready");
+            schedule.again(lane, task, Duration::ZERO);
+        }
+        assert_eq!(schedule.next().map(|(lane, _)| lane), Some(0));
         schedule.submit(1, [11]);
         assert_eq!(
             schedule.next(),
             Some((1, 11)),
-            "the second worker was kept for lane 1"
+            "before what is due in lane 0"
         );
-        assert!(!schedule.finish(0));
-        assert_eq!(schedule.next(), Some((0, 2)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Tally {
     /// Delivered bytes.
     pub bytes: u64,
     /// Selected, but never started because the run was halted.
-    pub left: u64,
+    pub not_started: u64,
 }
 
 impl Tally {
@@ -25,7 +25,7 @@ impl Tally {
         self.skipped += other.skipped;
         self.failed += other.failed;
         self.bytes += other.bytes;
-        self.left += other.left;
+        self.not_started += other.not_started;
     }
 }
 

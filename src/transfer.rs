@@ -43,8 +43,8 @@ pub struct Ends<'a> {
 pub struct Task {
     /// What the listing said.
     pub entry: Entry,
-    /// Its name at the destination, or why it cannot have one.
-    pub dest: Result<Name>,
+    /// Its name at the destination.
+    pub dest: Name,
     /// Counts from 1.
     pub attempt: u32,
     /// Why the attempt before this one failed.
@@ -69,7 +69,7 @@ enum Step {
 
 impl Task {
     /// A task for its first attempt.
-    pub fn new(entry: Entry, dest: Result<Name>) -> Self {
+    pub fn new(entry: Entry, dest: Name) -> Self {
         Self {
             entry,
             dest,
@@ -126,11 +126,7 @@ pub fn attempt(ends: &Ends<'_>, task: &mut Task) -> Attempt {
 
 fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
     if let Step::Stage = task.step {
-        let wanted = match std::mem::replace(&mut task.dest, Err(spent())) {
-            Ok(name) => name,
-            Err(error) => return Ok(End::Failed(error)),
-        };
-        task.dest = Ok(wanted.clone());
+        let wanted = task.dest.clone();
         if ends.rule.if_exists != IfExists::KeepBoth
             && let Some(first) = case_twin(ends, &wanted)?
         {
@@ -162,7 +158,7 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
             return Ok(End::Copied { dest, note: None });
         }
         // Whatever is told of the item from here on names the copy that exists.
-        task.dest = Ok(dest.clone());
+        task.dest = dest.clone();
         task.step = Step::Remove {
             version: fetched.version,
             dest,
@@ -185,11 +181,6 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
     }
 }
 
-/// Takes the place of an error that was handed on.
-fn spent() -> Error {
-    Error::new(Kind::Other, "the item was given up before")
-}
-
 /// Step 0: what keeps the item from being touched in this run.
 fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>> {
     if let Some(lock) = ends.rule.lock_file.as_deref()
@@ -198,7 +189,8 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         return Ok(Some(End::RuleOver(lock_note(lock, ends, since))));
     }
     let between_files = is_file(&ends.rule.source) && is_file(&ends.rule.dest);
-    let skip = ends.rule.if_exists == IfExists::Skip && ends.rule.mode == Mode::Copy;
+    let copies = ends.rule.mode == Mode::Copy;
+    let skip = ends.rule.if_exists == IfExists::Skip && (copies || is_file(&ends.rule.dest));
     if !between_files && !skip {
         return Ok(None);
     }
@@ -209,7 +201,10 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
         let what = format!("bring to {}", ends.dest.place().item(dest));
         return Err(Error::new(Kind::Invalid, what).because("it is the source itself"));
     }
-    Ok(skip.then(|| End::Skipped("the destination exists".into())))
+    // A file of another size is no earlier attempt's work: nothing need be staged to see that.
+    let other_size = matches!(there, Version::File { size_bytes, .. }
+        if size_bytes != entry.size_bytes);
+    Ok((skip && (copies || other_size)).then(|| End::Skipped("the destination exists".into())))
 }
 
 /// Who brings another name that is the same one to a destination that does not tell upper from
@@ -246,9 +241,8 @@ fn same_file(one: &Version, other: &Version) -> bool {
 }
 
 /// Where the item would go, or how it would end, as far as can be told without staging it.
-pub fn rehearse(ends: &Ends<'_>, task: &mut Task) -> Result<Name, End> {
-    let dest = std::mem::replace(&mut task.dest, Err(spent())).map_err(End::Failed)?;
-    task.dest = Ok(dest.clone());
+pub fn rehearse(ends: &Ends<'_>, task: &Task) -> Result<Name, End> {
+    let dest = task.dest.clone();
     match ends.source.locked_by(&task.entry.name) {
         Ok(None) => {}
         Ok(Some(process)) => return Err(End::Skipped(locked_note(process))),

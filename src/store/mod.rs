@@ -117,6 +117,17 @@ pub trait Store: Send + Sync {
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed>;
 
+    /// [`list`](Self::list) where nothing up to and with the name `after` is wanted: a place that
+    /// lists by name may begin behind it.
+    fn list_after(
+        &self,
+        _after: Option<&Name>,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
+        self.list(scope, sink)
+    }
+
     /// What another process that is at work in the source says by a lock file: its modification
     /// time, `None` where there is no such file.
     fn lock_file(&self, _lock_name: &str) -> Result<Option<Timestamp>> {

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use crate::support::{End, Op, Sandbox, Tree, ends};
+use crate::support::{End, Op, Sandbox, Tree, ends, tree};
 
 /// Calls that depend on how threads meet or on the allocator, not on the item.
 const MOODY: [&str; 7] = [
@@ -59,14 +59,19 @@ fn of_one(cost: impl Fn(usize) -> u64, few: usize, many: usize) -> u64 {
 /// The system calls of a whole run, without the moody ones.
 fn system_calls(from: End, to: End, amount: usize) -> (u64, String) {
     let sandbox = sandbox(from, to, amount);
+    let counted = counted_calls(&sandbox);
+    assert_eq!(sandbox.at_end(to, "out"), small_items(amount));
+    counted
+}
+
+/// Runs the rules under strace; how many system calls that took, and which.
+fn counted_calls(sandbox: &Sandbox) -> (u64, String) {
     let counts = sandbox.path("strace");
     let strace = "strace --follow-forks --summary-only --output";
     let mut words: Vec<_> = strace.split(' ').map(Into::into).collect();
     words.push(counts.clone().into_os_string());
     sandbox.launched_by(&words);
     sandbox.run().succeeds();
-    assert_eq!(sandbox.at_end(to, "out"), small_items(amount));
-
     let text = fs::read_to_string(counts).expect("strace wrote its summary");
     let count = |line: &str| {
         let mut words = line.split_whitespace();
@@ -75,6 +80,67 @@ fn system_calls(from: End, to: End, amount: usize) -> (u64, String) {
         (name != "total" && !MOODY.contains(&name)).then_some(calls)
     };
     (text.lines().filter_map(count).sum(), text)
+}
+
+/// With `max_items` items at a time, each listed anew, 2000 would take ten times the calls.
+#[test]
+fn what_skip_leaves_costs_the_same_however_much_of_it_there_is() {
+    let of_all = |amount: usize| {
+        let sandbox = Sandbox::without_minio();
+        for name in small_items(amount).names() {
+            sandbox.write(format!("in/{name}"), "new contents");
+            sandbox.write(format!("out/{name}"), "old");
+        }
+        let keys = "if_exists: skip, max_items: 10";
+        sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::File))));
+        let (calls, _) = counted_calls(&sandbox);
+        assert_eq!(sandbox.files("in").len(), amount);
+        calls
+    };
+    let each = of_one(of_all, 200, 2000);
+    assert!(each <= 20, "{each} calls for each conflict");
+    assert!(each >= 2, "{each} calls for each conflict: that is not all");
+}
+
+#[test]
+fn a_further_listing_of_a_bucket_goes_on_where_the_last_one_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.fill(End::S3, "in", &small_items(8));
+    let old = ["0000.edi", "0001.edi", "0002.edi", "0003.edi"].map(|name| (name, "old"));
+    let blocked = tree(&old);
+    sandbox.fill(End::File, "out", &blocked);
+    let proxy = sandbox.proxy();
+    let keys = "if_exists: skip, max_items: 2, concurrency: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::S3, End::File))));
+    sandbox
+        .run()
+        .succeeds()
+        .logs("rule_done", &[("moved", "2"), ("skipped", "4")]);
+    let requests = proxy.requests();
+    let lists = requests.iter().filter(|request| request.op == Op::List);
+    let after = lists.map(|list| {
+        let mut query = list.query.iter();
+        let after = query.find(|(name, _)| name == "start-after");
+        after.map_or("", |(_, value)| value)
+    });
+    let after: Vec<_> = after.collect();
+    assert_eq!(after, ["", "in/0001.edi", "in/0003.edi"]);
+}
+
+#[test]
+fn max_items_zero_lists_nothing() {
+    let sandbox = sandbox(End::S3, End::File, 3);
+    sandbox.forget_rules();
+    sandbox.rule(
+        "r",
+        &format!("{}, max_items: 0", ends((End::S3, End::File))),
+    );
+    let proxy = sandbox.proxy();
+    sandbox
+        .run()
+        .succeeds()
+        .logs("rule_start", &[("selected", "0"), ("more", "false")]);
+    assert!(proxy.requests().is_empty(), "{:?}", proxy.requests());
 }
 
 /// Measured for the release binary: 25 in, 22 out.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -92,7 +93,10 @@ impl Memory {
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let config = config::parse(&text, "test", None).expect("a config");
-            let log = Shared::default();
+            let log = Shared {
+                text: Arc::default(),
+                mishap: Arc::clone(&self.mishap),
+            };
             let sink = Box::new(log.clone());
             let logger = Logger::new(Format::Text, Level::Info, Timestamp::now, sink);
             let instant = Instant {
@@ -106,7 +110,7 @@ impl Memory {
                 dry_run,
             };
             let (_, code) = run(&config, &self, &world);
-            let text = String::from_utf8(log.0.lock().unwrap().clone()).expect("UTF-8");
+            let text = String::from_utf8(log.text.lock().unwrap().clone()).expect("UTF-8");
             let parse = |line| Event::parse_text(line).expect("a log line");
             let events = text.lines().map(parse).collect();
             let memory = self;
@@ -127,12 +131,19 @@ impl Ended {
     }
 }
 
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+/// What was said; asks the mishap before each line.
+#[derive(Clone)]
+struct Shared {
+    text: Arc<Mutex<Vec<u8>>>,
+    mishap: Arc<Mishap>,
+}
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        let line = String::from_utf8_lossy(bytes);
+        // Only a panic says that a line went wrong: a place fails, a log does not.
+        let _ = (self.mishap)("say", &line);
+        self.text.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -186,7 +197,7 @@ impl Store for Shelf {
     }
 
     fn exists(&self) -> Result<()> {
-        Ok(())
+        (self.memory.mishap)("exists", &self.place.to_string())
     }
 
     fn list(
@@ -302,6 +313,119 @@ fn a_listing_that_panics_fails_its_rule_and_the_run_ends() {
     assert_eq!(ended.of("failed")[0].get("rule"), "r");
     assert_eq!(ended.memory.names("/in/r"), ["a"]);
     assert_eq!(ended.of("run_done").len(), 1);
+}
+
+#[test]
+fn a_panic_at_any_call_or_line_is_a_failure_and_keeps_nobody_waiting() {
+    for dry_run in [false, true] {
+        let mut call = 0;
+        loop {
+            let (calls, hit) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+            let hits = Arc::clone(&hit);
+            let memory = Memory::new(move |asked, about| {
+                if calls.fetch_add(1, Ordering::SeqCst) == call {
+                    hits.store(true, Ordering::SeqCst);
+                    panic!("made up by the test: {asked} {about}");
+                }
+                Ok(())
+            });
+            let names = ["a", "b", "c"];
+            let memory = memory.with("/in/r", &names).with("/in/s", &["x"]);
+            let defaults = "exit_on_first_failure: false, concurrency: 2";
+            let ended = memory.run_as(defaults, &["r: max_items: 2", "s"], dry_run);
+            if !hit.load(Ordering::SeqCst) {
+                assert_eq!(ended.code, 0, "{:?}", ended.events);
+                break;
+            }
+            assert_eq!(ended.code, 1, "call {call}: {:?}", ended.events);
+            for name in names.map(str::to_owned) {
+                let at = |place| ended.memory.names(place).contains(&name);
+                assert!(at("/in/r") || at("/out/r"), "call {call}: {name}");
+            }
+            call += 1;
+        }
+        let least = if dry_run { 12 } else { 20 };
+        assert!(call >= least, "{call} calls and lines");
+    }
+}
+
+/// Each of these cannot be fetched, whatever is tried.
+fn poisoned(items: &'static [&'static str]) -> Memory {
+    Memory::new(move |asked, about| {
+        if asked == "fetch" && items.contains(&about) {
+            return Err(Error::new(Kind::Invalid, "made up by the test"));
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn failures_do_not_use_up_max_items() {
+    let memory = poisoned(&["/in/r/a", "/in/r/b", "/in/r/c"]);
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let memory = memory.with("/in/r", &names);
+    let ended = memory.run("exit_on_first_failure: false, max_items: 3", &["r"]);
+    assert_eq!(ended.code, 1, "{:?}", ended.events);
+    assert_eq!(ended.memory.names("/out/r"), ["d", "e", "f"]);
+    let done = ended.of("rule_done")[0];
+    assert_eq!((done.number("moved"), done.number("failed")), (3, 3));
+    assert_eq!(ended.of("rule_start")[0].number("selected"), 3);
+}
+
+#[test]
+fn no_more_failures_than_max_items_are_made_up_for() {
+    let poison = &[
+        "/in/r/a", "/in/r/b", "/in/r/c", "/in/r/d", "/in/r/e", "/in/r/f",
+    ];
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let memory = poisoned(poison).with("/in/r", &names);
+    let ended = memory.run("exit_on_first_failure: false, max_items: 3", &["r"]);
+    assert_eq!(ended.of("failed").len(), 6, "{:?}", ended.events);
+    assert_eq!(ended.memory.names("/in/r"), names, "g waits");
+}
+
+#[test]
+fn a_failure_that_ends_the_run_is_not_made_up_for() {
+    let memory = poisoned(&["/in/r/a"]).with("/in/r", &["a", "b"]);
+    for dry_run in [false, true] {
+        let ended = memory.clone().run_as("max_items: 1", &["r"], dry_run);
+        assert_eq!(ended.memory.names("/in/r"), ["a", "b"]);
+        let lists = ended.of("would_move").len() + ended.of("failed").len();
+        assert_eq!(lists, 1, "{:?}", ended.events);
+    }
+}
+
+#[test]
+fn a_rule_that_lists_again_takes_no_worker_from_the_others() {
+    let (tell_listed, listed) = mpsc::channel();
+    let (tell_moved, moved) = mpsc::channel();
+    let (listed, moved) = (Mutex::new(listed), Mutex::new(moved));
+    let lists = AtomicUsize::new(0);
+    let gone = failing("fetch", "/in/r/a", 1, Kind::Gone);
+    let tell = Mutex::new((tell_listed, tell_moved));
+    let memory = Memory::new(move |asked, about| {
+        let late = |_| Error::new(Kind::Invalid, "waited for the other rule in vain");
+        match (asked, about) {
+            // The other rule has its item only once this one lists again, and that lasts until the
+            // other one's item is there.
+            ("list", "/in/r") if lists.fetch_add(1, Ordering::SeqCst) == 1 => {
+                tell.lock().unwrap().0.send(()).unwrap();
+                let moved = moved.lock().unwrap();
+                return moved.recv_timeout(TIMEOUT / 2).map_err(late);
+            }
+            ("list", "/in/s") => {
+                let listed = listed.lock().unwrap();
+                return listed.recv_timeout(TIMEOUT / 2).map_err(late);
+            }
+            ("publish", "/out/s/x") => tell.lock().unwrap().1.send(()).unwrap(),
+            _ => {}
+        }
+        gone(asked, about)
+    });
+    let memory = memory.with("/in/r", &["a", "b"]).with("/in/s", &["x"]);
+    let ended = memory.run("concurrency: 1, max_items: 1", &["r", "s"]);
+    assert_eq!(ended.code, 0, "{:?}", ended.events);
+    assert_eq!(ended.memory.names("/out/r"), ["b"]);
 }
 
 #[test]

@@ -153,6 +153,45 @@ fn what_skip_passes_over_makes_room_for_the_items_behind_it() {
 }
 
 #[test]
+fn conflicts_do_not_block_what_lies_behind_them() {
+    for direction in DIRECTIONS {
+        let sandbox = Sandbox::new();
+        sandbox.default("exit_on_first_failure: false");
+        let items = tree(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]);
+        sandbox.fill(direction.0, "in", &items);
+        let blocked = tree(&[("a", "old"), ("b", "old")]);
+        sandbox.fill(direction.1, "out", &blocked);
+        let rule = format!("{}, if_exists: fail, max_items: 2", ends(direction));
+        sandbox.rule("r", &rule);
+        sandbox
+            .run()
+            .fails()
+            .logs("rule_done", &[("moved", "2"), ("failed", "2")]);
+        let left = sandbox.at_end(direction.0, "in");
+        assert_eq!(left.names(), ["a", "b", "e"], "{direction:?}");
+    }
+}
+
+#[test]
+fn what_is_written_during_the_run_is_left_by_its_second_look() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let old = Duration::from_secs(600);
+    sandbox.write_aged("in/a", "1", old * 3);
+    sandbox.write_aged("in/b", "2", old * 2);
+    sandbox.bucket().put("out/a", "old");
+    let again = sandbox.base().join("in/a");
+    let write = Fault::after(move || fs::write(&again, "written again").unwrap());
+    proxy.fault(When::op(Op::Put).key("out/a"), write);
+    let keys = "if_exists: skip, max_items: 1";
+    sandbox.rule("r", &format!("{}, {keys}", ends((End::File, End::S3))));
+    let run = sandbox.run();
+    run.succeeds()
+        .logs("rule_done", &[("moved", "1"), ("skipped", "1")]);
+    assert_eq!(sandbox.files("in").names(), ["a"], "{run:?}");
+}
+
+#[test]
 fn a_second_look_at_a_source_repeats_no_note_and_counts_nothing_twice() {
     let sandbox = Sandbox::without_minio();
     let old = Duration::from_secs(600);

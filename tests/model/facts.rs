@@ -8,6 +8,7 @@ use crate::plan::numbered;
 use crate::rule::{IfExists, Mode, Rule};
 use crate::store::{Order, Removed};
 use crate::summary::Tally;
+use crate::sync;
 use crate::world::{Content, State, content_of};
 
 /// How many numbered names the model may need.
@@ -19,6 +20,8 @@ const LOCKED: &str = "Bots is at work there";
 /// Why a listing leaves an item for later; a later listing of the same run may take it.
 const YOUNG: &str = "s old, left until";
 
+// What may be true of a run at once.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Default)]
 pub(crate) struct Facts {
     /// Whatever it still does has no effect, and nobody hears what it says.
@@ -49,6 +52,16 @@ pub(crate) struct Facts {
     starts_left: Option<usize>,
     /// Asked to stop while it was at something.
     stopped_at_work: bool,
+    /// How many items started for the first time.
+    starts: usize,
+    /// How many each rule selected at its first listing.
+    selected: BTreeMap<String, usize>,
+    /// Rules without an item in flight though they have some, and how many started before.
+    starved: BTreeMap<String, usize>,
+    /// A line was lost to a fault of the program: what it said is not to be compared.
+    pub(crate) mute: bool,
+    /// What became of each rule's items: moved, copied, skipped, failed.
+    counts: BTreeMap<String, [u64; 4]>,
     lines: Vec<Event>,
     /// What its items and listings failed with.
     pub(crate) failures: Vec<String>,
@@ -94,6 +107,7 @@ impl State {
         }
         let mut broken = Vec::new();
         if facts.started.insert(item.clone()) {
+            facts.starts += 1;
             match &mut facts.starts_left {
                 Some(0) => broken.push("started although no item should start any more"),
                 Some(left) => *left -= 1,
@@ -105,7 +119,7 @@ impl State {
         }
         facts.active.insert(item.clone(), at.clone());
         let in_flight = facts.active.values().filter(|other| **other == at).count();
-        if limit.is_some_and(|limit| in_flight > limit) {
+        if !facts.mute && limit.is_some_and(|limit| in_flight > limit) {
             broken.push("is one too many of its rule");
         }
         let age = match order {
@@ -217,7 +231,12 @@ impl State {
         };
         let young = event.get("reason").contains(YOUNG) && !facts.started.contains(&src);
         let ends = ["moved", "copied", "skipped", "failed"].contains(&event.event());
-        let again = ends && alone && !young && !src.is_empty() && !facts.ended.insert(src.clone());
+        let again = ends
+            && !facts.mute
+            && alone
+            && !young
+            && !src.is_empty()
+            && !facts.ended.insert(src.clone());
         match event.event() {
             "moved" | "copied" | "skipped" => {
                 facts.active.remove(&src);
@@ -228,7 +247,18 @@ impl State {
                 }
             }
             // It had begun before it came to be staged.
-            "retry" if !src.is_empty() => drop(facts.started.insert(src)),
+            "retry" if !src.is_empty() => {
+                let mut rules = self.config.rules.iter();
+                let place = rules.find(its).map(|rule| rule.source.to_string());
+                facts.active.extend(place.map(|place| (src.clone(), place)));
+                facts.started.insert(src);
+            }
+            "rule_start" => {
+                let selected = usize::try_from(event.number("selected")).expect("it is small");
+                facts
+                    .selected
+                    .insert(event.get("rule").to_owned(), selected);
+            }
             "failed" => {
                 facts.failures.push(event.get("error").to_owned());
                 let item = facts.active.remove(&src).is_some();
@@ -251,6 +281,12 @@ impl State {
             return;
         }
         self.runs[run].code = Some(code);
+        if self.runs[run].mute {
+            if code == 0 {
+                self.broke(format!("run {run} had a fault and ended well"));
+            }
+            return;
+        }
         let mut broken = Vec::new();
         let mut sums = [0; 4];
         for rule in &self.config.rules {
@@ -261,8 +297,11 @@ impl State {
             let started = &self.runs[run].started;
             let once = alone && rounds == Some(&1);
             let heard = Heard::new(&lines, |src| started.contains(src));
-            heard.check(rule, once, &mut broken);
-            for (sum, count) in sums.iter_mut().zip(heard.counts) {
+            let halts = self.config.exit_on_first_failure;
+            heard.check(rule, once, halts, &mut broken);
+            let counts = heard.counts;
+            self.runs[run].counts.insert(rule.name.clone(), counts);
+            for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
             }
         }
@@ -290,6 +329,89 @@ impl State {
         }
         for what in broken {
             self.broke(format!("run {run}: {what}"));
+        }
+    }
+}
+
+/// What is to be seen when nobody can go on before time passes, and when all is over.
+impl State {
+    /// Whoever could work does, and no rule waits for another one's backlog.
+    pub(crate) fn all_wait(&mut self) {
+        let workers = self.config.concurrency;
+        for run in 0..self.runs.len() {
+            let facts = &self.runs[run];
+            let halted = facts.starts_left.is_some() || facts.code.is_some();
+            if facts.dead || facts.dry_run || facts.mute || halted || sync::threads_are_short() {
+                continue;
+            }
+            let mut broken = Vec::new();
+            for rule in self.config.rules.clone() {
+                let Some((unstarted, in_flight, begun)) = self.waiting(run, &rule) else {
+                    continue;
+                };
+                let limit = rule.concurrency.unwrap_or(workers);
+                let others = self.config.rules.len() - 1;
+                let facts = &mut self.runs[run];
+                if unstarted > 0 && in_flight < limit && facts.busy < workers {
+                    broken.push(format!("nobody takes up {}", rule.name));
+                }
+                if unstarted == 0 || begun > 0 {
+                    facts.starved.remove(&rule.name);
+                    continue;
+                }
+                let starts = facts.starts;
+                let before = *facts.starved.entry(rule.name.clone()).or_insert(starts);
+                if starts - before > others {
+                    broken.push(format!("{} waits for others' backlogs", rule.name));
+                }
+            }
+            for what in broken {
+                self.broke(format!("run {run}: {what}"));
+            }
+        }
+    }
+
+    /// Of a rule that was listed once and has its source for itself: how many items have not
+    /// started, are in flight, and have begun.
+    fn waiting(&self, run: usize, rule: &Rule) -> Option<(usize, usize, usize)> {
+        let facts = &self.runs[run];
+        let place = rule.source.to_string();
+        self.only_rule_from(&place)?;
+        let selected = *facts.selected.get(&rule.name)?;
+        if facts.listed.get(&place) != Some(&1) || facts.locked.contains(&place) {
+            return None;
+        }
+        let inside = format!("{}/", place.trim_end_matches('/'));
+        let begun = facts.started.union(&facts.ended);
+        let begun = begun.filter(|item| item.starts_with(&inside)).count();
+        let in_flight = facts.active.values().filter(|at| **at == place).count();
+        Some((selected.saturating_sub(begun), in_flight, begun))
+    }
+
+    /// After a run that nobody disturbed: what it left of a rule's items it said something of,
+    /// unless the rule had taken all that it may.
+    pub(crate) fn left_for_a_reason(&mut self, run: usize, rule: &Rule) {
+        let from = rule.source.to_string();
+        let fed = self.config.rules.iter();
+        let fed = fed.clone().any(|other| other.dest.to_string() == from);
+        let facts = &self.runs[run];
+        let halted = self.config.exit_on_first_failure && facts.code != Some(0);
+        if rule.mode == Mode::Copy || fed || halted || self.only_rule_from(&from).is_none() {
+            return;
+        }
+        let Some([moved, _, _, failed]) = facts.counts.get(&rule.name).copied() else {
+            return;
+        };
+        let max_items = rule.max_items as u64;
+        if moved + failed.saturating_sub(max_items) >= max_items {
+            return;
+        }
+        for text in self.names(&from) {
+            let name = Name::new(text.as_bytes()).expect("no name is empty");
+            let said = self.runs[run].ended.contains(&rule.source.item(&name));
+            if !said && (rule.recursive || !text.contains('/')) {
+                self.broke(format!("{from} {text} is left for no reason"));
+            }
         }
     }
 }
@@ -355,7 +477,7 @@ impl<'a> Heard<'a> {
         lines.filter(|line| line.event() == event).collect()
     }
 
-    fn check(&self, rule: &Rule, once: bool, broken: &mut Vec<String>) {
+    fn check(&self, rule: &Rule, once: bool, halts: bool, broken: &mut Vec<String>) {
         let name = &rule.name;
         let [moved, copied, skipped, failed] = self.counts;
         let done = self.all("rule_done");
@@ -370,7 +492,15 @@ impl<'a> Heard<'a> {
             ));
         }
         let taken = moved + copied + failed - self.failed_listings;
-        if taken > rule.max_items as u64 {
+        // As many failures again do not count.
+        let failed_items = failed - self.failed_listings;
+        let max_items = rule.max_items as u64;
+        let free = if halts {
+            0
+        } else {
+            failed_items.min(max_items)
+        };
+        if taken - free > max_items {
             broken.push(format!("{name} took {taken} items of {}", rule.max_items));
         }
         if rule.mode == Mode::Copy && moved > 0 {
@@ -382,6 +512,7 @@ impl<'a> Heard<'a> {
         if let [start] = self.all("rule_start")[..]
             && once
             && !self.locked
+            && self.failed_listings == 0
             && start.number("selected") != ended
         {
             let selected = start.number("selected");

@@ -60,6 +60,8 @@ pub(crate) fn live(seed: u64, told: bool) -> Outcome {
     };
     let world = Arc::new(World::new(config, seed, told));
     furnish(&world, &mut chance);
+    let asked = Arc::clone(&world);
+    sync::when_all_wait(move || asked.lock().all_wait());
     let mut crashes = 0;
     for _ in 0..=chance.below(2) {
         crashes += usize::from(trouble(&world, &mut chance));
@@ -166,6 +168,7 @@ fn trouble(world: &Arc<World>, chance: &mut Chance) -> bool {
             failures: chance.of(&[0, 10, 50, 200]),
             panics: chance.of(&[0, 0, 0, 20]),
             locks: chance.of(&[0, 0, 50]),
+            delays: chance.of(&[0, 100, 500]),
         };
         let first = state.runs.len();
         let crash = match chance.below(8) {
@@ -279,6 +282,10 @@ struct Ear(Shelves);
 impl Write for Ear {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
+        // Where it panics, what it should have heard is not to be compared.
+        let before = std::mem::replace(&mut self.0.world.lock().runs[self.0.run].mute, true);
+        self.0.may_panic();
+        self.0.world.lock().runs[self.0.run].mute = before;
         let mut state = self.0.world.lock();
         for line in text.lines() {
             state.hears(self.0.run, line);
@@ -336,6 +343,7 @@ fn peace(world: &Arc<World>) {
     }
     let rules = state.config.rules.clone();
     for rule in &rules {
+        state.left_for_a_reason(run, rule);
         let simple = rule.mode == Mode::Move && rule.max_items > NAMES.len();
         let free = matches!(rule.if_exists, IfExists::Overwrite | IfExists::KeepBoth);
         let from = rule.source.to_string();

@@ -29,6 +29,8 @@ mod context;
 mod environment;
 #[path = "../../src/error.rs"]
 mod error;
+#[path = "../../src/lane.rs"]
+mod lane;
 #[path = "../../src/logger.rs"]
 mod logger;
 #[path = "../../src/object.rs"]
@@ -43,6 +45,8 @@ mod plan;
 mod relations;
 #[path = "../../src/report.rs"]
 mod report;
+#[path = "../../src/round.rs"]
+mod round;
 #[path = "../../src/rule.rs"]
 mod rule;
 #[path = "../../src/run.rs"]

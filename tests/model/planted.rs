@@ -77,24 +77,68 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "takes an item twice in a run",
+        file: "round.rs",
+        honest: "if last.covers(&entry) || is_new {",
+        planted: "if !BUG && (last.covers(&entry) || is_new) {",
+    },
+    Bug {
+        name: "takes again in a run what was written in it",
+        file: "round.rs",
+        honest: "order == Order::ByAge && entry.modified > *since",
+        planted: "!BUG && order == Order::ByAge && entry.modified > *since",
+    },
+    Bug {
+        name: "lets failures use up `max_items`",
         file: "run.rs",
-        honest: "&& !seen.contains(name)",
-        planted: "&& (BUG || !seen.contains(name))",
+        honest: "if progress.forgiven < lane.rule.max_items",
+        planted: "if !BUG && progress.forgiven < lane.rule.max_items",
+    },
+    Bug {
+        name: "forgives more failures than `max_items`",
+        file: "run.rs",
+        honest: "progress.forgiven < lane.rule.max_items",
+        planted: "(BUG || progress.forgiven < lane.rule.max_items)",
+    },
+    Bug {
+        name: "ends a worker by a panic outside of the places",
+        file: "run.rs",
+        honest: "std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()",
+        planted: "if BUG { return Some(what()); }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()",
+    },
+    Bug {
+        name: "keeps a worker for a rule that lists",
+        file: "schedule.rs",
+        honest: "if self.running >= self.limit {",
+        planted: "let lists = self.lanes.iter().any(|lane| lane.open && lane.is_empty());
+        let kept = usize::from(BUG && lists && self.running > 0);
+        if self.running + kept >= self.limit {",
+    },
+    Bug {
+        name: "serves the first rule before all others",
+        file: "schedule.rs",
+        honest: "(lane.running, turn(*index))",
+        planted: "if BUG { (0, *index) } else { (lane.running, turn(*index)) }",
     },
     Bug {
         name: "forgets a failure",
         file: "run.rs",
-        honest: "lock(&lane.tally).failed += 1;",
-        planted: "if !BUG { lock(&lane.tally).failed += 1; }",
+        honest: "lane.progress().tally.failed += 1;",
+        planted: "if !BUG { lane.progress().tally.failed += 1; }",
     },
     Bug {
         name: "tells of a failure before nothing new starts",
         file: "run.rs",
         honest: "self.count_failure(lane);
-                self.report.failed(lane.rule, task, &error);",
+        let events = self.rounds.events;
+        events.failed(lane.rule, name, dest, attempt, error);",
         planted: "if !BUG { self.count_failure(lane); }
-                self.report.failed(lane.rule, task, &error);
-                if BUG { self.count_failure(lane); }",
+        let events = self.rounds.events;
+        events.failed(lane.rule, name, dest, attempt, error);
+        if BUG {
+            (0..50).for_each(|_| crate::sync::others_first());
+            self.count_failure(lane);
+        }",
     },
     Bug {
         name: "goes on after a failure",
@@ -111,8 +155,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "has one more of a rule in flight than it may",
         file: "schedule.rs",
-        honest: "&& lane.in_flight() < lane.limit",
-        planted: "&& lane.in_flight() < lane.limit + usize::from(BUG)",
+        honest: "&& self.in_flight() < self.limit",
+        planted: "&& self.in_flight() < self.limit + usize::from(BUG)",
     },
     Bug {
         name: "does not wake who waits",
@@ -123,9 +167,9 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "does not close a rule that Bots' lock has ended",
         file: "run.rs",
-        honest: "let (workers, empty) = self.schedule.submit(index, tasks);",
-        planted: "let (workers, empty) = self.schedule.submit(index, tasks);
-            let empty = empty && !(BUG && lock(&self.lanes[index].progress).over);",
+        honest: "let (workers, empty) = self.schedule.submit(index, items);",
+        planted: "let (workers, empty) = self.schedule.submit(index, items);
+            let empty = empty && !(BUG && self.lanes[index].progress().over);",
     },
 ];
 

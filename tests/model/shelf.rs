@@ -84,8 +84,20 @@ impl Shelves {
         Ok(())
     }
 
+    /// Sometimes takes long.
+    fn may_take_long(&self) {
+        let hit = {
+            let mut state = self.world.lock();
+            let times = state.faults.delays;
+            state.chance.hits_in_1000(times)
+        };
+        if hit {
+            sync::sleep(Duration::from_secs(30));
+        }
+    }
+
     /// Sometimes a fault of the program.
-    fn may_panic(&self) {
+    pub(crate) fn may_panic(&self) {
         let hit = {
             let mut state = self.world.lock();
             let (times, dead) = (state.faults.panics, state.runs[self.run].dead);
@@ -190,9 +202,19 @@ impl Store for Shelf {
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
+        self.list_after(None, scope, sink)
+    }
+
+    fn list_after(
+        &self,
+        after: Option<&Name>,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
         self.state().runs[self.all.run].lists(&self.at);
-        let mut after = String::new();
+        let mut after = after.map(key).unwrap_or_default();
         loop {
+            self.all.may_take_long();
             self.all.step("list", &self.at)?;
             let names = self.state().names(&self.at);
             let start = names.partition_point(|name| *name <= after);
@@ -235,6 +257,7 @@ impl Store for Shelf {
         let run = self.all.run;
         let _busy = self.busy();
         self.state().starts(run, &self.place, entry, self.order());
+        self.all.may_take_long();
         self.step("fetch", name)?;
         self.all.may_panic();
         if !self.is_s3() {

@@ -33,18 +33,38 @@ struct Time {
 thread_local! {
     static TIME: RefCell<Time> = RefCell::default();
     /// The system gives no thread so many times of a hundred.
+    /// Asked whenever all others wait for time to pass.
+    static ALL_WAIT: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
     static NO_THREAD: RefCell<(usize, Chance)> = RefCell::new((0, Chance::new(0, 0)));
 }
 
 /// Begins a seed: no time has passed, and every thread is to be had.
 pub(crate) fn reset() {
     TIME.with_borrow_mut(|time| *time = Time::default());
+    ALL_WAIT.set(None);
     refuse_threads(0, 0);
 }
 
 /// From now on the system gives no thread `percent` times of a hundred.
 pub(crate) fn refuse_threads(percent: usize, seed: u64) {
     NO_THREAD.set((percent, Chance::new(seed, 3)));
+}
+
+/// Whether the system may give no thread.
+pub(crate) fn threads_are_short() -> bool {
+    NO_THREAD.with_borrow(|(percent, _)| *percent > 0)
+}
+
+/// Asks `what` whenever nobody can go on before time passes.
+pub(crate) fn when_all_wait(what: impl Fn() + 'static) {
+    ALL_WAIT.set(Some(Box::new(what)));
+}
+
+/// Waits for as long.
+pub(crate) fn sleep(duration: Duration) {
+    let (mutex, never) = (Mutex::new(()), Condvar::new());
+    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(never.wait_timeout(guard, duration));
 }
 
 /// What the clock shows.
@@ -61,6 +81,9 @@ pub(crate) fn pass_time(duration: Duration) {
 pub(crate) fn keep_time() {
     TIME.with_borrow_mut(|time| time.keeper = Some(shuttle::thread::current()));
     loop {
+        if crate::whim::all_others_wait() {
+            ALL_WAIT.with_borrow(|what| what.iter().for_each(|what| what()));
+        }
         let alarm = TIME.with_borrow_mut(|time| {
             let (&(due, number), _) = time.alarms.first_key_value()?;
             time.now = time.now.max(due);

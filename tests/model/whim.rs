@@ -27,6 +27,8 @@ thread_local! {
     /// The seed that this thread of the system is at.
     static SEED: Cell<u64> = const { Cell::new(0) };
     static TOLD: Cell<bool> = const { Cell::new(false) };
+    /// The keeper of time was picked because nobody else could go on.
+    static ALL_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Picks who goes on: the same one for a while, or anybody; time passes seldom or often.
@@ -60,6 +62,7 @@ impl Scheduler for Whim {
             .iter()
             .map(|task| task.id())
             .partition(|id| usize::from(*id) == KEEPER);
+        ALL_WAIT.set(others.is_empty());
         if others.is_empty() || !keeper.is_empty() && self.chance.hits(self.wait) {
             return keeper.first().copied();
         }
@@ -72,6 +75,11 @@ impl Scheduler for Whim {
     fn next_u64(&mut self) -> u64 {
         self.chance.next()
     }
+}
+
+/// Whether whoever goes on does so because all others wait.
+pub(crate) fn all_others_wait() -> bool {
+    ALL_WAIT.get()
 }
 
 /// Lives through these seeds; gives each its outcome, or why it never came to its end.

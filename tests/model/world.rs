@@ -38,6 +38,8 @@ pub(crate) struct Faults {
     pub(crate) failures: usize,
     pub(crate) panics: usize,
     pub(crate) locks: usize,
+    /// Fetches and listings that take long.
+    pub(crate) delays: usize,
 }
 
 /// What happens to whom at a step.

@@ -31,10 +31,22 @@ const KEY_LIMIT_BYTES: usize = 4 << 10;
 /// So many pages in a row may be empty though truncated, then the server is not believed.
 const EMPTY_PAGES_MAX: usize = 100;
 
+/// Where a page begins.
+#[derive(Clone, Copy)]
+pub(super) enum Begin<'a> {
+    /// With the first key below the prefix.
+    First,
+    /// With the first key behind this name.
+    Behind(&'a Name),
+    /// Where the page before ended.
+    At(&'a str),
+}
+
 impl S3Store {
-    /// Gives each candidate to `sink`, in key order, until that breaks.
+    /// Gives each candidate behind the name `after` to `sink`, in key order, until that breaks.
     pub(super) fn list_pages(
         &self,
+        after: Option<&Name>,
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
@@ -50,8 +62,12 @@ impl S3Store {
         loop {
             self.client.stop().check_request()?;
             let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
-            let token_now = token.as_deref();
-            let page = self.page(&self.prefix, keys, scope.recursive, token_now, &target)?;
+            let begin = match (&token, after) {
+                (Some(token), _) => Begin::At(token),
+                (None, Some(name)) => Begin::Behind(name),
+                (None, None) => Begin::First,
+            };
+            let page = self.page(&self.prefix, keys, scope.recursive, begin, &target)?;
             let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
             for content in page.contents {
                 if content.key <= last_key {
@@ -86,7 +102,7 @@ impl S3Store {
         prefix: &str,
         keys: usize,
         recursive: bool,
-        token: Option<&str>,
+        begin: Begin<'_>,
         target: &Target<'_>,
     ) -> Result<ListObjectsV2Response> {
         self.client.tries(|attempt| {
@@ -98,8 +114,12 @@ impl S3Store {
             if !recursive {
                 action.with_delimiter("/");
             }
-            if let Some(token) = token {
-                action.with_continuation_token(token);
+            match begin {
+                Begin::First => {}
+                Begin::Behind(name) => {
+                    action.with_start_after(format!("{prefix}{}", name.lossy()));
+                }
+                Begin::At(token) => action.with_continuation_token(token),
             }
             let mut answer =
                 self.client

@@ -192,7 +192,16 @@ impl Store for S3Store {
         scope: &Scope<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed> {
-        self.list_pages(scope, sink)
+        self.list_pages(None, scope, sink)
+    }
+
+    fn list_after(
+        &self,
+        after: Option<&Name>,
+        scope: &Scope<'_>,
+        sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<Listed> {
+        self.list_pages(after, scope, sink)
     }
 
     fn look(&self, name: &Name) -> Result<Option<Version>> {

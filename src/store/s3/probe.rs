@@ -11,7 +11,7 @@ use super::S3Store;
 use super::answer::Answer;
 use super::client::{Headers, Payload};
 use super::error::{Refusal, Subject, Target};
-use super::list::read_page;
+use super::list::{Begin, read_page};
 use super::put::REFUSE;
 use crate::error::{Error, Kind, Result};
 use crate::store::probe::{Finding, Report, Right, probe_name};
@@ -125,7 +125,8 @@ impl S3Store {
 
     fn try_list(&self) -> Result<()> {
         let target = self.target("list", &self.prefix);
-        self.page(&self.prefix, 1, true, None, &target).map(drop)
+        self.page(&self.prefix, 1, true, Begin::First, &target)
+            .map(drop)
     }
 
     fn try_read(&self) -> Result<()> {
@@ -204,7 +205,7 @@ impl S3Store {
 
     /// A key below `prefix`; `None` where there is none, or where it cannot be listed.
     fn any_key(&self, prefix: &str) -> Result<Option<String>> {
-        match self.page(prefix, 1, true, None, &self.target("list", prefix)) {
+        match self.page(prefix, 1, true, Begin::First, &self.target("list", prefix)) {
             Ok(page) => Ok(page.contents.into_iter().next().map(|found| found.key)),
             Err(error) if error.kind() == Kind::Denied => Ok(None),
             Err(error) => Err(error),
