@@ -143,6 +143,7 @@ run_tests() {
     step "no async runtime among the dependencies" check_dependencies
     test_images
     step "tests: cargo test" run_cargo_tests
+    step "tests: what the release binary costs" run_cost_tests
     for name in "${old_minios[@]}"; do
         step "tests: the core with $name" run_old_minio_tests "$name"
     done

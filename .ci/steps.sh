@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # How './build.sh test' tells of its steps, and the checks that are no more than a command or two.
-# Of build.sh it knows 'target', 'target_dir' and 'fail'.
+# Of build.sh it knows 'target', 'target_dir', 'binary' and 'fail'.
 
 readonly size_limit_bytes=4000000
 readonly async_runtimes='tokio|async-std|smol|hyper|futures-executor|reqwest|aws-sdk[a-z0-9-]*'
@@ -86,4 +86,10 @@ check_dependencies() {
         fail "an async runtime came in; 'cargo tree --invert NAME' says through what"
     fi
     echo "$(wc --lines <<<"$tree") packages, none of $async_runtimes"
+}
+
+# Bounds of memory, system calls and instructions, of what is shipped.
+run_cost_tests() {
+    need minio python3 strace valgrind
+    BOTS_MOVER_BIN="$(realpath "$binary")" cargo test --locked --test it -- cost::
 }

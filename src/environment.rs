@@ -378,6 +378,9 @@ fn odd_endpoint(text: &str) -> Option<&'static str> {
     let host = text.split_once("://").map_or(text, |(_, host)| host);
     let host = host.split(['/', '%']).next().unwrap_or_default();
     // Also an address with a port behind it is one, of which nobody can tell where it ends.
+    if !host.is_ascii() {
+        return Some("a host name that is not ASCII (write it as punycode, xn--...)");
+    }
     host.parse::<std::net::Ipv6Addr>()
         .is_ok()
         .then_some("an IPv6 address without brackets (write http://[address]:port)")
@@ -591,10 +594,14 @@ mod tests {
     }
 
     #[test]
-    fn endpoint_in_quotes_or_ipv6_without_brackets_is_named_as_that() {
+    fn endpoint_in_quotes_ipv6_without_brackets_or_not_ascii_is_named_as_that() {
         let cases = [
             ("\"http://minio:9000\"", "quotes"),
             ("'minio:9000'", "quotes"),
+            (
+                "https://mini\u{f6}.example",
+                "not ASCII (write it as punycode",
+            ),
             ("::1", "IPv6 address without brackets"),
             ("http://fd00::1:9000", "IPv6 address without brackets"),
             ("https://fe80::1%eth0/", "IPv6 address without brackets"),

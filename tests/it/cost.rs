@@ -160,6 +160,8 @@ fn a_small_item_takes_a_bounded_number_of_system_calls() {
 /// The instructions of a whole run, by callgrind.
 fn instructions(from: End, to: End, amount: usize) -> u64 {
     let sandbox = sandbox(from, to, amount);
+    // As many workers for few items as for many: what a thread costs is not what an item does.
+    sandbox.default("concurrency: 8");
     let log = sandbox.path("callgrind");
     let log_file = format!("--log-file={}", log.display());
     let tool = [
@@ -207,14 +209,21 @@ fn peak_kib(sandbox: &Sandbox, args: &[&str]) -> u64 {
     text.parse().expect("a number of KiB")
 }
 
-const PEAK_MAX_KIB: u64 = 16 << 10;
+/// What is promised of the release binary, which `./build.sh test` gives this module; the stacks of
+/// code that is not optimised are larger.
+fn peak_max_kib() -> u64 {
+    match std::env::var_os("BOTS_MOVER_BIN") {
+        Some(_) => 16 << 10,
+        None => 24 << 10,
+    }
+}
 
 /// Measured for the release binary: 5.5 MiB for 1000 small items, 3 MiB for a large one.
 #[test]
 fn memory_stays_small_whatever_the_size_and_the_number_of_items() {
     for (from, to) in [(End::S3, End::File), (End::File, End::S3)] {
         let peak = peak_kib(&sandbox(from, to, 1000), &[]);
-        assert!(peak <= PEAK_MAX_KIB, "{peak} KiB");
+        assert!(peak <= peak_max_kib(), "{peak} KiB");
 
         let large = Sandbox::new();
         let bytes: Vec<u8> = (0..=250).cycle().take(40 << 20).collect();
@@ -222,7 +231,7 @@ fn memory_stays_small_whatever_the_size_and_the_number_of_items() {
         large.fill(from, "in", &items);
         large.rule("r", &ends((from, to)));
         let peak = peak_kib(&large, &[]);
-        assert!(peak <= PEAK_MAX_KIB, "{peak} KiB");
+        assert!(peak <= peak_max_kib(), "{peak} KiB");
         assert!(peak >= 1 << 10, "{peak} KiB: that was not the program");
         assert_eq!(large.at_end(to, "out"), items);
     }
