@@ -93,3 +93,19 @@ run_cost_tests() {
     need minio python3 strace valgrind
     BOTS_MOVER_BIN="$(realpath "$binary")" cargo test --locked --test it -- cost::
 }
+
+# Usage: run_old_minio_tests NAME MODULE ...
+run_old_minio_tests() {
+    local module folder
+    need "$1" strace unshare mc
+    module=$(column 3 "$1")
+    folder=$(folder_of "${module#* }")
+    BOTS_MOVER_MINIO="$folder/minio" PATH="$folder:$PATH" \
+        cargo test --locked --test it -- "${@:2}"
+}
+
+# VM_TOOL makes virtual machines; tests/vm/run.sh tells how it is called.
+run_vm() {
+    need minio curl
+    tests/vm/run.sh "$binary" "$(command -v minio)" "$@"
+}

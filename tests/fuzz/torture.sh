@@ -21,6 +21,11 @@ run_torture() {
     if ((seconds > 0)); then
         step "fuzz targets: $seconds s each" fuzz "$seconds" "$log"
     fi
+    if find_vm_tool; then
+        step "volumes in a virtual machine, for long" run_long_vm "$log"
+    else
+        leave_out "vm" "no VM_TOOL"
+    fi
     step "totals" totals "$log"
 }
 
@@ -33,6 +38,12 @@ run_long_tests() {
     # The pipe hides how the tests ended.
     if grep --quiet '^test result: FAILED\|^error' "$2"; then fail "see $2"; fi
     grep --quiet '^tried ' "$2" || fail "no test told what it tried; see $2"
+}
+
+# At least 20 power cuts on each volume, in and out; some hours.
+run_long_vm() {
+    build_binary
+    run_vm long | tee --append "$1"
 }
 
 run_model() {

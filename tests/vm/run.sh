@@ -16,8 +16,7 @@
 set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-VM_TOOL=${VM_TOOL:-$here/../../../shared/tools/vm-lab/vm.sh}
-if [[ ! -x "$VM_TOOL" ]]; then
+if [[ ! -x "${VM_TOOL:-}" ]]; then
     echo "vm: not run: no virtual machine (VM_TOOL names none)"
     exit 77
 fi
