@@ -48,6 +48,8 @@ pub struct Opened {
 pub struct Progress {
     /// When its first listing began.
     pub started: Option<Instant>,
+    /// Since when it is being listed, while it is.
+    pub listing: Option<Instant>,
     /// What became of its items so far.
     pub tally: Tally,
     /// Items that count towards `max_items`.

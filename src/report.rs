@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::logger::{Level, Line, Logger};
-use crate::object::Name;
+use crate::object::{Name, Place};
 use crate::plan::Selected;
 use crate::rule::{Config, Mode, Rule};
 use crate::summary::Tally;
@@ -151,6 +151,20 @@ impl<'a> Events<'a> {
             .number("bytes", bytes)
             .number("of", of)
             .number("percent", u128::from(bytes) * 100 / u128::from(of.max(1)))
+            .maybe("note", still_silent(&rule.source).filter(|_| bytes == 0))
+            .emit();
+    }
+
+    /// `progress`: a listing takes long, for so many seconds so far.
+    pub fn listing_progress(self, rule: &Rule, seconds: u64) {
+        let note = format!("listing for {seconds} s");
+        let note = match still_silent(&rule.source) {
+            Some(silent) => format!("{note}; {silent}"),
+            None => note,
+        };
+        self.of(rule, Level::Info, "progress")
+            .text("src", &rule.source.to_string())
+            .text("note", &note)
             .emit();
     }
 
@@ -192,4 +206,10 @@ fn counted<'l>(line: Line<'l>, tally: &Tally, started: Instant) -> Line<'l> {
     } else {
         line
     }
+}
+
+/// Why nothing may come of a directory for up to some minutes.
+fn still_silent(source: &Place) -> Option<&'static str> {
+    let note = "an NFS server that was restarted answers once its grace period is over";
+    matches!(source, Place::File { .. }).then_some(note)
 }

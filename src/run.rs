@@ -293,7 +293,10 @@ impl Run<'_> {
             return items;
         }
         loop {
-            let error = match self.rounds.select(lane) {
+            lane.progress().listing = Some(sync::Instant::now());
+            let selected = self.rounds.select(lane);
+            lane.progress().listing = None;
+            let error = match selected {
                 Ok(round) => return self.rounds.accept(lane, round),
                 Err(error) => error,
             };
@@ -367,8 +370,18 @@ impl Run<'_> {
         None
     }
 
-    /// Tells how far the items are that have been in flight for long.
+    /// Tells how far the items are that have been in flight for long, and which rules are being
+    /// listed for long.
     fn say_progress(&self) {
+        for lane in &self.lanes {
+            let since = lane.progress().listing;
+            if let Some(since) = since
+                && since.elapsed() >= PROGRESS_EVERY
+            {
+                let (events, seconds) = (self.rounds.events, since.elapsed().as_secs());
+                events.listing_progress(lane.rule, seconds);
+            }
+        }
         for flight in lock(&self.in_flight).iter() {
             if flight.started.elapsed() < PROGRESS_EVERY {
                 continue;

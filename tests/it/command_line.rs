@@ -613,6 +613,8 @@ fn one_rule_comes_from_the_command_line() {
         sandbox.bucket().put(&format!("in/{name}"), name);
     }
     let source = format!("s3://{bucket}/in");
+    // Outside of a base only the last part is made.
+    std::fs::create_dir(sandbox.path("here")).unwrap();
     let args = [
         "copy",
         &source,

@@ -372,13 +372,22 @@ fn an_item_that_takes_long_tells_of_its_progress() {
     sandbox.rule("lists", &format!("{src}, dest: {{type: s3, path: out}}"));
     sandbox.rule("r", &ends(S3_TO_FILE));
     let running = sandbox.start();
-    running.wait_for("event=progress");
+    running.wait_for("event=progress rule=r");
+    running.wait_for("event=progress rule=lists");
     gate.open();
     listing.open();
     let run = sandbox.finish(running);
     run.succeeds();
-    keys(&run, "progress", &["rule", "src", "bytes", "of", "percent"]);
-    let line = &run.of("progress")[0];
+    let lines = run.of("progress");
+    let of = |rule: &str| lines.iter().find(|line| line.get("rule") == rule);
+    let line = of("r").expect("the item tells of itself");
+    let item_keys = ["event", "rule", "src", "bytes", "of", "percent"];
+    assert_eq!(line.keys(), item_keys, "{line:?}");
+    let listing = of("lists").expect("so does the listing");
+    assert_eq!(listing.keys(), ["event", "rule", "src", "note"]);
+    let note = listing.get("note");
+    assert!(note.starts_with("listing for 1"), "{note}");
+    assert!(note.contains("NFS"), "its source is a directory: {note}");
     assert_eq!(line.number("of"), 400_000, "{line:?}");
     assert!(
         line.number("bytes") <= 200_000 && line.number("percent") <= 50,
