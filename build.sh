@@ -148,6 +148,7 @@ run_tests() {
     test_images
     step "tests: cargo test" run_cargo_tests
     step "tests: what the release binary costs" run_cost_tests
+    step "charts: Mermaid's own parser" check_charts
     for name in "${old_minios[@]}"; do
         # shellcheck disable=SC2086 # these are words
         step "tests: with ${name%% *}" run_old_minio_tests $name

@@ -109,3 +109,12 @@ run_vm() {
     need minio curl
     tests/vm/run.sh "$binary" "$(command -v minio)" "$@"
 }
+
+# What the tests left of 'bots-mover graph', read by Mermaid's own parser.
+check_charts() {
+    if get mermaid; then
+        node tests/graph/mermaid.mjs "$tools_dir/mermaid/node_modules" "$target_dir/tmp/charts"
+    else
+        leave_out "charts read by Mermaid" "no node, or npm cannot install $mermaid"
+    fi
+}

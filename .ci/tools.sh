@@ -13,6 +13,8 @@ readonly minio_2023_module=github.com/minio/minio@v0.0.0-20231223071911-496027b5
 readonly mc_module=github.com/minio/mc@v0.0.0-20250313080218-cf909e1063a9
 readonly rclone_module=github.com/rclone/rclone@v1.75.1
 readonly kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+# The parser of the charts that 'bots-mover graph' draws.
+readonly mermaid=mermaid@11.17.2
 readonly kubernetes_validate=kubernetes-validate==1.37.0
 # The Bots that the program works beside. With a newer Django it does not start.
 readonly bots_packages=(bots-ediint==3.3.1 Django==2.2.28)
@@ -47,6 +49,7 @@ kubectl             | has kubectl                 | by_hand
 kustomize           | renders_components          | go_tool $kustomize_module
 kubernetes-validate | has_kubernetes_validate     | venv_for_kubernetes_validate
 bots                | has_bots                    | venv_for_bots
+mermaid             | has_mermaid                 | mermaid_by_npm
 minio               | any_minio                   | minio_by_go_or_container
 minio-2025          | go_made $minio_2025_module  | go_tool $minio_2025_module
 minio-2023          | go_made $minio_2023_module  | go_tool $minio_2023_module
@@ -157,6 +160,10 @@ has_bots() {
     "$tools_dir/bots/bin/python" -c "import bots.engine"
 }
 
+has_mermaid() {
+    has node && [[ -d "$tools_dir/mermaid/node_modules/mermaid" ]]
+}
+
 has_cargo_fuzz() {
     first_on_path "$tools_dir/bin"
     has cargo-fuzz
@@ -244,6 +251,11 @@ venv_for_bots() {
             "$folder/bin/pip" install --quiet "${bots_packages[@]}" && return
     done
     return 1
+}
+
+mermaid_by_npm() {
+    has npm || apt nodejs npm || return 1
+    npm install --prefix "$tools_dir/mermaid" --no-save --no-audit --no-fund --silent "$mermaid"
 }
 
 by_hand() {
