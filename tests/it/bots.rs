@@ -241,7 +241,7 @@ fn copy_packages(root: &Path) {
     let copied = ["--link", "--force"].iter().any(|option| {
         let mut command = Command::new("cp");
         command
-            .args(["--archive", option])
+            .args(["--archive", "--no-target-directory", option])
             .args([&installed, &copy]);
         command.status().expect("start cp").success()
     });

@@ -174,6 +174,7 @@ fn a_connection_that_does_not_come_about_fails_the_attempt_at_once() {
 #[test]
 fn an_upload_that_keeps_flowing_never_times_out() {
     const BODY_BYTES: usize = 15 << 20;
+    const CHECKSUM: &str = "x-amz-checksum-crc64nvme:";
     let sandbox = Sandbox::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // What the kernel holds for the server to read looks like progress to nobody.
@@ -192,6 +193,9 @@ fn an_upload_that_keeps_flowing_never_times_out() {
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
         let mut received = client.read(&mut piece).unwrap();
+        let head = String::from_utf8_lossy(&piece[..received]).into_owned();
+        let checksum = head.lines().find(|line| line.starts_with(CHECKSUM));
+        let checksum = checksum.expect("the body has a checksum").to_owned();
         client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
         let start = Instant::now();
         while received < BODY_BYTES {
@@ -199,8 +203,10 @@ fn an_upload_that_keeps_flowing_never_times_out() {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             received += client.read(&mut piece).unwrap();
         }
-        let answer = b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 0\r\n\r\n";
-        client.write_all(answer).unwrap();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nETag: \"x\"\r\n{checksum}\r\nContent-Length: 0\r\n\r\n"
+        );
+        client.write_all(answer.as_bytes()).unwrap();
         start.elapsed()
     });
     sandbox.run().succeeds().logs("copied", &[("attempt", "1")]);
