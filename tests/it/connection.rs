@@ -203,9 +203,8 @@ fn an_upload_that_keeps_flowing_never_times_out() {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             received += client.read(&mut piece).unwrap();
         }
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nETag: \"x\"\r\n{checksum}\r\nContent-Length: 0\r\n\r\n"
-        );
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nETag: \"x\"\r\n{checksum}\r\nContent-Length: 0\r\n\r\n");
         client.write_all(answer.as_bytes()).unwrap();
         start.elapsed()
     });

@@ -307,6 +307,31 @@ fn object_put_again_with_the_same_bytes_stays() {
     }
 }
 
+/// Within one second the same bytes have the same ETag and time: the version tells them apart.
+#[test]
+fn object_put_again_in_the_same_second_stays_where_versions_are_kept() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    let bucket = sandbox.bucket().clone();
+    bucket.keep_versions();
+    bucket.put("in/a", "order");
+    let again = bucket.clone();
+    proxy.fault(
+        When::op(Op::Head).key("in/a"),
+        Fault::before(move || again.put("in/a", "order")),
+    );
+    sandbox.rule("r", &ends((End::S3, End::File)));
+    let run = sandbox.run();
+    assert!(bucket.has("in/a"), "{run:?}");
+    assert!(
+        run.stdout.contains("changed after it was staged"),
+        "{run:?}"
+    );
+    // Nobody put it again this time.
+    sandbox.run().succeeds();
+    assert!(!bucket.has("in/a"));
+}
+
 #[test]
 fn key_that_minio_keeps_under_another_name_fails_its_item() {
     for (from, to) in DIRECTIONS.into_iter().filter(|(_, to)| *to == End::S3) {
