@@ -3,14 +3,15 @@
 //! Nothing below `main` asks for the time or the environment itself, so tests choose both.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
-use crate::sync::{AtomicBool, AtomicI32, Condvar, Mutex, MutexGuard};
+use crate::poison::unpoisoned;
+use crate::sync::{AtomicBool, AtomicI32, Condvar, Mutex};
 
 /// The world as one run sees it.
 pub struct Context {
@@ -62,7 +63,7 @@ impl Staging {
         stop: &Stop,
         mut attempt: impl FnMut() -> Result<T>,
     ) -> Result<(T, StagingRoom)> {
-        let mut holders = lock(&self.holders);
+        let mut holders = unpoisoned(self.holders.lock());
         loop {
             stop.check()?;
             match attempt() {
@@ -77,7 +78,7 @@ impl Staging {
             while *holders == before {
                 stop.check()?;
                 let waited = self.given_back.wait_timeout(holders, STAGING_PATIENCE);
-                holders = waited.unwrap_or_else(PoisonError::into_inner).0;
+                holders = unpoisoned(waited).0;
             }
         }
     }
@@ -88,7 +89,7 @@ pub struct StagingRoom(Arc<Staging>);
 
 impl Drop for StagingRoom {
     fn drop(&mut self) {
-        *lock(&self.0.holders) -= 1;
+        *unpoisoned(self.0.holders.lock()) -= 1;
         self.0.given_back.notify_all();
     }
 }
@@ -121,7 +122,7 @@ impl Stop {
 
     /// Asks to stop and wakes all who wait.
     pub fn request(&self, signal: i32) {
-        let guard = lock(&self.lock);
+        let guard = unpoisoned(self.lock.lock());
         self.signal.store(signal, Ordering::SeqCst);
         drop(guard);
         self.changed.notify_all();
@@ -130,7 +131,7 @@ impl Stop {
 
     /// Runs `hook` when somebody asks to stop; at once if somebody did.
     pub fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = lock(&self.on_request);
+        let mut hooks = unpoisoned(self.on_request.lock());
         if self.requested().is_some() {
             hook();
         } else {
@@ -146,7 +147,7 @@ impl Stop {
 
     /// Runs `hook` when transfers are broken off; at once if they were.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = lock(&self.on_cancel);
+        let mut hooks = unpoisoned(self.on_cancel.lock());
         if self.cancelled.load(Ordering::SeqCst) {
             hook();
         } else {
@@ -173,7 +174,7 @@ impl Stop {
     /// While the answer lives, a second signal ends the process only once what is half done was
     /// undone; for work of milliseconds. See [`Stop::wait_for_holders`].
     pub fn hold(&self) -> Hold<'_> {
-        *lock(&self.holders) += 1;
+        *unpoisoned(self.holders.lock()) += 1;
         Hold(self)
     }
 
@@ -183,7 +184,7 @@ impl Stop {
         let some = |holders: &mut usize| *holders > 0;
         drop(
             self.released
-                .wait_timeout_while(lock(&self.holders), at_most, some),
+                .wait_timeout_while(unpoisoned(self.holders.lock()), at_most, some),
         );
     }
 
@@ -194,11 +195,9 @@ impl Stop {
 
     /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.
     pub fn wait(&self, duration: Duration) -> bool {
-        let guard = lock(&self.lock);
-        let (_guard, _) = self
-            .changed
-            .wait_timeout_while(guard, duration, |()| self.requested().is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let guard = unpoisoned(self.lock.lock());
+        let none = |(): &mut ()| self.requested().is_none();
+        let _waited = unpoisoned(self.changed.wait_timeout_while(guard, duration, none));
         self.requested().is_none()
     }
 }
@@ -208,17 +207,13 @@ pub struct Hold<'a>(&'a Stop);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.holders) -= 1;
+        *unpoisoned(self.0.holders.lock()) -= 1;
         self.0.released.notify_all();
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn run_all(hooks: &Mutex<Vec<Hook>>) {
-    for hook in std::mem::take(&mut *lock(hooks)) {
+    for hook in std::mem::take(&mut *unpoisoned(hooks.lock())) {
         hook();
     }
 }

@@ -1,13 +1,14 @@
 //! One rule in the run: its two ends, and how far it is.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::object::{Entry, Place};
 use crate::plan::{self, Mark};
+use crate::poison::unpoisoned;
 use crate::rule::Rule;
 use crate::store::Store;
 use crate::summary::Tally;
@@ -149,7 +150,6 @@ impl<'a> Lane<'a> {
 
     /// How far it is. Not to be held while anything is said or waited for.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
-        let progress = self.progress.lock();
-        progress.unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.progress.lock())
     }
 }

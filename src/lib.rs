@@ -61,6 +61,7 @@
 //! | `logger` | one line per event |
 //! | `text` | what cannot be seen is escaped |
 //! | `status` | the last line of a terminal: what is under way |
+//! | `poison` | locks that outlive a panic |
 //! | `sync` | the locks, threads and clock that the engine waits with |
 
 pub mod start;
@@ -124,5 +125,7 @@ pub mod logger;
 pub mod text;
 
 pub mod status;
+
+mod poison;
 
 pub mod sync;

@@ -8,10 +8,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
 
+use crate::poison::unpoisoned;
 use crate::status::{Screen, UnderWay};
 use crate::text;
 
@@ -177,7 +178,7 @@ impl Logger {
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.sink.lock())
     }
 }
 

@@ -10,13 +10,14 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
 use crate::object::{Entry, KEY_MAX_BYTES, Name, PART_MAX_BYTES, Place, join, part_flaw};
 use crate::pattern;
+use crate::poison::unpoisoned;
 use crate::rule::{Instant, Rule};
 use crate::store::{Listed, Order, is_temporary};
 
@@ -269,7 +270,7 @@ impl Claims {
         (source, from): (&Place, &Name),
     ) -> Result<(), String> {
         let (spot, folded_spot) = self.spots(dest, name);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = unpoisoned(self.taken.lock());
         let Taken {
             sources,
             first,
@@ -301,7 +302,7 @@ impl Claims {
     /// apart, which only a look at it shows.
     pub fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
         let (spot, folded_spot) = self.spots(dest, name);
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = unpoisoned(self.taken.lock());
         let at = *taken.folded.get(&folded_spot?)?;
         if at == spot[0] {
             return None;

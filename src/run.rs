@@ -10,8 +10,8 @@
 //!
 //! [`Round`]: crate::round::Round
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
@@ -19,13 +19,14 @@ use crate::lane::{Lane, Said};
 use crate::logger::Level;
 use crate::object::Name;
 use crate::plan::Claims;
+use crate::poison::unpoisoned;
 use crate::report::Events;
 use crate::round::{Rounds, Waiting};
 use crate::rule::Config;
 use crate::schedule::{Left, Schedule};
 use crate::status::{self, UnderWay};
 use crate::summary::{Tally, exit_code};
-use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
+use crate::sync::{self, AtomicUsize, Builder, Mutex, Scope};
 use crate::transfer::{self, Attempt, End, Task};
 
 pub use crate::lane::Stores;
@@ -127,12 +128,8 @@ struct Landing<'a> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        lock(self.in_flight).retain(|flight| !Arc::ptr_eq(&flight.meter, &self.meter));
+        unpoisoned(self.in_flight.lock()).retain(|flight| !Arc::ptr_eq(&flight.meter, &self.meter));
     }
-}
-
-fn lock(in_flight: &Mutex<Vec<Flight>>) -> MutexGuard<'_, Vec<Flight>> {
-    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an item or a listing failed with that made the program panic.
@@ -338,7 +335,7 @@ impl Run<'_> {
             self.end_item(index, &task, End::Failed(error), started);
             return None;
         }
-        lock(&self.in_flight).push(Flight {
+        unpoisoned(self.in_flight.lock()).push(Flight {
             lane: index,
             name: task.entry.name.clone(),
             size_bytes: task.entry.size_bytes,
@@ -369,7 +366,7 @@ impl Run<'_> {
 
     /// Tells how far the items are that have been in flight for long.
     fn say_progress(&self) {
-        for flight in lock(&self.in_flight).iter() {
+        for flight in unpoisoned(self.in_flight.lock()).iter() {
             if flight.started.elapsed() < PROGRESS_EVERY {
                 continue;
             }
@@ -393,7 +390,10 @@ impl Run<'_> {
                 all.rules.push(lane.rule.name.clone());
             }
         }
-        all.bytes += lock(&self.in_flight).iter().map(Flight::bytes).sum::<u64>();
+        all.bytes += unpoisoned(self.in_flight.lock())
+            .iter()
+            .map(Flight::bytes)
+            .sum::<u64>();
         all
     }
 

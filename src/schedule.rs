@@ -5,9 +5,9 @@
 //! lane but no worker; when the run is halted no new task starts. Knows nothing of what a task is.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use crate::poison::unpoisoned;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// The lanes of a run.
@@ -172,14 +172,8 @@ impl<T> Schedule<T> {
             let patience = due.map(|due| due.saturating_duration_since(now));
             state.waiting += 1;
             state = match patience.filter(|patience| !patience.is_zero()) {
-                Some(patience) => {
-                    let waited = self.changed.wait_timeout(state, patience);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => unpoisoned(self.changed.wait_timeout(state, patience)).0,
+                None => unpoisoned(self.changed.wait(state)),
             };
             state.waiting -= 1;
         }
@@ -240,7 +234,7 @@ impl<T> Schedule<T> {
     pub fn wait(&self, patience: Duration) -> Left {
         let busy = |state: &mut State<T>| state.left() == Left::Tasks;
         let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
-        waited.unwrap_or_else(PoisonError::into_inner).0.left()
+        unpoisoned(waited).0.left()
     }
 
     /// Waits for `duration`, or until no new task may start.
@@ -250,7 +244,7 @@ impl<T> Schedule<T> {
         let waited = self
             .changed
             .wait_timeout_while(state, duration, |state| !state.halted);
-        waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+        unpoisoned(waited).0.waiting -= 1;
     }
 
     /// Whether no new task may start.
@@ -277,7 +271,7 @@ impl<T> Schedule<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

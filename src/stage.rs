@@ -7,7 +7,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder};
 
 use crc64fast_nvme::Digest as Crc64;
@@ -17,6 +17,7 @@ use sha2::Sha256;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
+use crate::poison::unpoisoned;
 
 /// Items up to this length stay in memory. Those in flight must fit the 16 MiB of a run.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
@@ -343,7 +344,7 @@ impl Staged {
         work: impl Fn(u16, Part) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let queue = Mutex::new((1..).zip(&self.parts));
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || unpoisoned(queue.lock()).next();
         let take = || -> Result<Vec<(u16, T)>> {
             let mut done = Vec::new();
             while let Some((number, part)) = next() {

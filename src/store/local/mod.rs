@@ -26,7 +26,7 @@ use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
@@ -40,6 +40,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Base, Entry, Name, Place, Version};
 use crate::part::{Clash, PartFile};
+use crate::poison::unpoisoned;
 use crate::stage::{Stage, Staged, chunk_for};
 use crate::store::{Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
@@ -310,7 +311,7 @@ impl Store for LocalStore {
     fn folds_case(&self, name: &Name) -> Result<bool> {
         let (dirs, _) = name.split();
         let path = tree::shown(&self.path, dirs);
-        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folding = unpoisoned(self.folding.lock());
         if let Some(known) = folding.get(&path) {
             return Ok(*known);
         }

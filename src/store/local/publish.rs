@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
@@ -29,6 +29,7 @@ use super::tree::{
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::part::{Clash, PartFile, is_temporary};
+use crate::poison::unpoisoned;
 use crate::stage::{Staged, chunk_for};
 use crate::store::Published;
 
@@ -54,7 +55,7 @@ struct Sets {
 
 impl Visited {
     fn sets(&self) -> MutexGuard<'_, Sets> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.sets.lock())
     }
 }
 
