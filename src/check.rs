@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::object::Place;
-use crate::rule::{Config, IfExists, Instant, Mode, Rule};
+use crate::rule::{Config, Instant, Rule};
 use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
@@ -82,18 +82,7 @@ fn place(place: &Place) -> String {
 
 /// How the rule treats its source and what is at the destination already.
 pub fn mode(rule: &Rule) -> String {
-    let mode = if rule.mode == Mode::Move {
-        "move"
-    } else {
-        "copy"
-    };
-    let if_exists = match rule.if_exists {
-        IfExists::Overwrite => "overwrite",
-        IfExists::Fail => "fail",
-        IfExists::KeepBoth => "keep_both",
-        IfExists::Skip => "skip",
-    };
-    format!("{mode}, if_exists {if_exists}")
+    format!("{}, if_exists {}", rule.mode.word(), rule.if_exists.word())
 }
 
 fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {

@@ -17,6 +17,16 @@ pub enum Mode {
     Copy,
 }
 
+impl Mode {
+    /// How each is written, in the config, on the command line and in the log.
+    pub(crate) const WORDS: &[(&str, Self)] = &[("move", Self::Move), ("copy", Self::Copy)];
+
+    /// How it is written.
+    pub(crate) fn word(self) -> &'static str {
+        word(Self::WORDS, self)
+    }
+}
+
 /// What happens where the destination exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfExists {
@@ -28,6 +38,27 @@ pub enum IfExists {
     KeepBoth,
     /// The source stays.
     Skip,
+}
+
+impl IfExists {
+    /// How each is written in the config.
+    pub(crate) const WORDS: &[(&str, Self)] = &[
+        ("overwrite", Self::Overwrite),
+        ("fail", Self::Fail),
+        ("keep_both", Self::KeepBoth),
+        ("skip", Self::Skip),
+    ];
+
+    /// How it is written.
+    pub(crate) fn word(self) -> &'static str {
+        word(Self::WORDS, self)
+    }
+}
+
+fn word<T: PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static str {
+    let mut words = words.iter();
+    let found = words.find(|(_, value)| *value == wanted);
+    found.expect("each value has its word").0
 }
 
 /// One rule with every default filled in.

@@ -30,13 +30,6 @@ mod default {
     pub(super) const CONCURRENCY: u32 = 32;
 }
 
-pub(super) const MODES: &[(&str, Mode)] = &[("move", Mode::Move), ("copy", Mode::Copy)];
-pub(super) const IF_EXISTS: &[(&str, IfExists)] = &[
-    ("overwrite", IfExists::Overwrite),
-    ("fail", IfExists::Fail),
-    ("keep_both", IfExists::KeepBoth),
-    ("skip", IfExists::Skip),
-];
 const RULES_ALLOWED: &str = "at least one rule: a name with src and dest under it";
 
 /// What `defaults` says.
@@ -122,14 +115,14 @@ pub(super) fn config(
 
 fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
     Defaults {
-        mode: value(table.choice("mode", MODES, report)),
+        mode: value(table.choice("mode", Mode::WORDS, report)),
         retries: value(table.integer("retries", &RETRIES, report)),
         wait_seconds: value(table.integer("wait_seconds", &WAIT_SECONDS, report)),
         exit_on_first_failure: value(table.boolean("exit_on_first_failure", report)),
         max_items: value(table.integer("max_items", &MAX_ITEMS, report)),
         concurrency: value(table.integer("concurrency", &CONCURRENCY, report)),
         min_age_seconds: value(table.integer("min_age_seconds", &MIN_AGE_SECONDS, report)),
-        if_exists: value(table.choice("if_exists", IF_EXISTS, report)),
+        if_exists: value(table.choice("if_exists", IfExists::WORDS, report)),
     }
 }
 
@@ -185,12 +178,12 @@ impl Reader<'_> {
             .and_then(|found| names::lock_file(&found, report));
         let defaults = self.defaults;
         let description = value(table.text("description", report)).map(str::to_owned);
-        let mode = value(table.choice("mode", MODES, report));
+        let mode = value(table.choice("mode", Mode::WORDS, report));
         let retries = value(table.integer("retries", &RETRIES, report));
         let wait_seconds = value(table.integer("wait_seconds", &WAIT_SECONDS, report));
         let max_items = value(table.integer("max_items", &MAX_ITEMS, report));
         let concurrency = value(table.integer("concurrency", &CONCURRENCY, report));
-        let if_exists = value(table.choice("if_exists", IF_EXISTS, report));
+        let if_exists = value(table.choice("if_exists", IfExists::WORDS, report));
         let examples = names::examples(&table, dest.rename.as_ref(), report);
         let is_file = source.kind? == Kind::File;
         let min_age_default = defaults.min_age_seconds.filter(|_| is_file);

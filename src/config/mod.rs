@@ -20,7 +20,7 @@ mod yaml;
 use std::path::Path as FilePath;
 
 pub use self::json_schema::json_schema;
-pub use self::one_off::{ONE_OFF_HELP, ONE_OFF_OPTIONS};
+pub use self::one_off::ONE_OFF_OPTIONS;
 pub use self::problems::Problems;
 pub use self::schema::near;
 
