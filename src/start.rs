@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cli::{self, Args, Command};
-use crate::config::{self, Problems, near};
+use crate::config::{self, CONFIG_MAX_BYTES, Problems, near};
 use crate::connect::connect;
 use crate::context::Context;
 use crate::environment::{Connection, Environment, Verify};
@@ -24,10 +24,6 @@ use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED};
 use crate::text::shown;
 use crate::{check, explain, graph, relations, signal};
-
-/// The longest config that is read, in bytes: what fits a ConfigMap.
-/// <https://kubernetes.io/docs/concepts/configuration/configmap/>
-const CONFIG_MAX_BYTES: u64 = 1 << 20;
 
 /// What a termination message may hold, in bytes.
 /// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
@@ -247,8 +243,8 @@ fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Resu
 
 fn read_bounded(from: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
-    from.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > CONFIG_MAX_BYTES {
+    from.take(CONFIG_MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > CONFIG_MAX_BYTES {
         return Err(std::io::Error::other("it is longer than 1 MiB"));
     }
     Ok(text)

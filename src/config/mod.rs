@@ -23,6 +23,7 @@ pub use self::json_schema::json_schema;
 pub use self::one_off::ONE_OFF_OPTIONS;
 pub use self::problems::Problems;
 pub use self::schema::near;
+pub(crate) use self::yaml::CONFIG_MAX_BYTES;
 
 use self::problems::{At, Path, Problem, Report, Step};
 use crate::relations;

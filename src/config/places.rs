@@ -7,8 +7,6 @@ use super::schema;
 use super::written::{Found, Table, quoted};
 use crate::object::{Base, Place};
 
-/// What a key of an s3 object can have at the most (S3 User Guide, "Object key naming").
-const MAX_KEY_BYTES: usize = 1024;
 
 pub(super) const PLACES: &[(&str, Kind)] = &[("s3", Kind::S3), ("file", Kind::File)];
 
@@ -258,7 +256,7 @@ fn prefix(found: &Found<&str>, report: &mut Report) -> Option<String> {
             "parts with names (MinIO refuses these)",
         );
     }
-    if plain.len() + 1 >= MAX_KEY_BYTES {
+    if plain.len() + 1 >= KEY_MAX_BYTES {
         return refuse(
             "more than a key can hold",
             "less than 1023 bytes, so that a name has room",

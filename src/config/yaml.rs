@@ -16,11 +16,11 @@ use super::problems::{At, Step};
 use super::schema::near;
 
 /// What a `ConfigMap` can hold at the most.
-pub(super) const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+pub(crate) const CONFIG_MAX_BYTES: usize = 1 << 20;
 /// All values of a config, those that aliases repeat counted each time.
 const MAX_NODES: usize = 200_000;
 /// All text in them, counted likewise.
-const MAX_TEXT_BYTES: usize = 4 * MAX_CONFIG_BYTES;
+const MAX_TEXT_BYTES: usize = 4 * CONFIG_MAX_BYTES;
 
 /// So many brackets may be open at once. The parser's time grows with the square of their number,
 /// long before it finds that nothing may be so deep.
@@ -62,8 +62,8 @@ pub(super) struct SyntaxError {
 
 /// Reads the one document that `text` holds; an empty text is `Null`.
 pub(super) fn read(text: &str) -> Result<Node, SyntaxError> {
-    if text.len() > MAX_CONFIG_BYTES {
-        let (found, allowed) = (text.len(), MAX_CONFIG_BYTES);
+    if text.len() > CONFIG_MAX_BYTES {
+        let (found, allowed) = (text.len(), CONFIG_MAX_BYTES);
         return Err(SyntaxError {
             line_column: None,
             text: format!("the config is too large; found {found} bytes, allowed: {allowed}"),
