@@ -3,11 +3,11 @@
 use jiff::SignedDuration;
 
 use crate::object::Place;
-use crate::rule::{Config, Instant, Rule};
+use crate::rule::{Config, LocalTime, Rule};
 use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
-pub fn table(config: &Config, instant: &Instant) -> String {
+pub fn table(config: &Config, instant: &LocalTime) -> String {
     let mut text = String::new();
     for rule in &config.rules {
         let about = rule
@@ -39,7 +39,7 @@ pub fn table(config: &Config, instant: &Instant) -> String {
 }
 
 /// What is right, but not at every time of the year.
-fn notes(config: &Config, instant: &Instant) -> Vec<String> {
+fn notes(config: &Config, instant: &LocalTime) -> Vec<String> {
     let Some(day) = day_with_an_hour_twice(instant) else {
         return Vec::new();
     };
@@ -56,7 +56,7 @@ fn notes(config: &Config, instant: &Instant) -> Vec<String> {
 }
 
 /// The next day within a year on which the zone's clocks are set back.
-fn day_with_an_hour_twice(instant: &Instant) -> Option<String> {
+fn day_with_an_hour_twice(instant: &LocalTime) -> Option<String> {
     const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
     let (zone, until) = (&instant.zone, instant.at.checked_add(YEAR).ok()?);
     zone.following(instant.at)

@@ -10,7 +10,7 @@ use crate::object::Place;
 use crate::run::Stores;
 use crate::store::local::LocalStore;
 use crate::store::s3::{Client, S3Store};
-use crate::store::{Finding, Report, Right, Store};
+use crate::store::{Finding, OnFinding, Right, Store};
 
 /// Opens directories, and bucket prefixes where there is a client.
 pub struct RealStores {
@@ -54,7 +54,7 @@ impl RealStores {
         place: &Place,
         rights: &BTreeSet<Right>,
         recursive: bool,
-        report: &mut Report<'_>,
+        report: &mut OnFinding<'_>,
     ) -> ControlFlow<()> {
         match place {
             Place::File { .. } => {

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{Entry, KEY_MAX_BYTES, Name, PART_MAX_BYTES, Place, join, part_flaw};
 use crate::pattern;
 use crate::poison::unpoisoned;
-use crate::rule::{Instant, Rule};
+use crate::rule::{LocalTime, Rule};
 use crate::store::{Listed, Order, is_temporary};
 
 /// The first `max_items` of what it is offered, holding no more than those.
@@ -194,7 +194,7 @@ pub fn dest_inside_source(rule: &Rule) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the reason: no repeat can mend it.
-pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name> {
+pub fn destination(rule: &Rule, entry: &Entry, instant: &LocalTime) -> Result<Name> {
     let bytes = pattern::dest_name(rule.rename.as_ref(), &entry.name, instant, entry.modified);
     let refuse = |why: &str| {
         let place = rule.dest.to_string();
@@ -427,7 +427,7 @@ mod tests {
     }
 
     fn check_destination(rule: &Rule, name: &[u8], expected: &str) {
-        let instant = Instant {
+        let instant = LocalTime {
             at: Timestamp::UNIX_EPOCH,
             zone: TimeZone::UTC,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::object::{Name, Place};
-pub use crate::pattern::Instant;
+pub use crate::pattern::LocalTime;
 use crate::pattern::{Matcher, Rename};
 
 /// What happens to the source in the end.
@@ -55,7 +55,7 @@ impl IfExists {
     }
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static str {
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static str {
     let mut words = words.iter();
     let found = words.find(|(_, value)| *value == wanted);
     found.expect("each value has its word").0

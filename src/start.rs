@@ -17,7 +17,7 @@ use crate::environment::{Connection, Environment, Verify};
 use crate::logger::{Level, Logger, Terminal};
 use crate::object::Place;
 use crate::open::RealStores;
-use crate::rule::{Config, Instant};
+use crate::rule::{Config, LocalTime};
 use crate::run::{World, run};
 use crate::status::Screen;
 use crate::store::s3::Client;
@@ -86,7 +86,7 @@ fn prepared(
 ) -> Result<Done, String> {
     let mut config = read_config(args, environment, directory)?;
     keep_rules(&mut config, &args.rules)?;
-    let instant = Instant {
+    let instant = LocalTime {
         at: clock(),
         zone: environment.zone.clone(),
     };
@@ -140,7 +140,7 @@ fn prepared(
     }
 }
 
-fn try_out(config: &Config, instant: &Instant, stores: &RealStores) -> Result<Done, String> {
+fn try_out(config: &Config, instant: &LocalTime, stores: &RealStores) -> Result<Done, String> {
     // Whoever closes the pipe early has read enough.
     let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
     signal::watch(&stores.context, move |_| {
@@ -157,7 +157,7 @@ fn real_run(
     config: &Config,
     environment: &Environment,
     connection: Option<&Connection>,
-    instant: &Instant,
+    instant: &LocalTime,
     stores: &RealStores,
 ) -> Result<Done, String> {
     let context = &stores.context;
@@ -243,7 +243,8 @@ fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Resu
 
 fn read_bounded(from: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
-    from.take(CONFIG_MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+    from.take(CONFIG_MAX_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
     if text.len() > CONFIG_MAX_BYTES {
         return Err(std::io::Error::other("it is longer than 1 MiB"));
     }

@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::names;
-use super::places::{Fallback, Kind};
-use super::problems::{Path, Report};
+use super::places::{Fallback, PlaceType};
+use super::problems::{Diagnostics, Path};
 use super::schema;
-use super::written::{Found, Table};
+use super::written::{Located, Table};
 use super::yaml::Node;
 use crate::object::Place;
 use crate::pattern::{Matcher, Rename};
@@ -49,7 +49,7 @@ struct Defaults {
 pub(super) fn config(
     root: &Node,
     bucket_fallback: Option<&str>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Config> {
     let path = Path::default();
     if *root == Node::Null {
@@ -72,7 +72,7 @@ pub(super) fn config(
         );
         report.key(&path, format!("unknown key; allowed: config; {meant}"));
     }
-    let Some(Found { value, path }) = root.get("config") else {
+    let Some(Located { value, path }) = root.get("config") else {
         if report.problems.is_empty() {
             root.missing("config", RULES_ALLOWED, report);
         }
@@ -87,7 +87,7 @@ pub(super) fn config(
     } else if table.get("defaults").is_some() {
         fallback = fallback.flawed();
     }
-    let reader = Reader {
+    let reader = RuleReader {
         defaults: &defaults,
         fallback: &fallback,
     };
@@ -113,7 +113,7 @@ pub(super) fn config(
     })
 }
 
-fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
+fn read_defaults(table: &Table<'_>, report: &mut Diagnostics) -> Defaults {
     Defaults {
         mode: value(table.choice("mode", Mode::WORDS, report)),
         retries: value(table.integer("retries", &RETRIES, report)),
@@ -127,7 +127,7 @@ fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
 }
 
 /// Reads rules with what `defaults` and the environment say.
-struct Reader<'a> {
+struct RuleReader<'a> {
     defaults: &'a Defaults,
     fallback: &'a Fallback<'a>,
 }
@@ -135,7 +135,7 @@ struct Reader<'a> {
 /// What `src` says.
 struct Source {
     place: Option<Place>,
-    kind: Option<Kind>,
+    kind: Option<PlaceType>,
     matcher: Option<Matcher>,
     recursive: Option<bool>,
 }
@@ -146,8 +146,8 @@ struct Dest {
     rename: Option<Rename>,
 }
 
-impl Reader<'_> {
-    fn rule(&self, name: &str, node: &Node, path: Path, report: &mut Report) -> Option<Rule> {
+impl RuleReader<'_> {
+    fn rule(&self, name: &str, node: &Node, path: Path, report: &mut Diagnostics) -> Option<Rule> {
         if name.is_empty() {
             report.key(&path, "found a rule without a name; allowed: any text");
         }
@@ -185,7 +185,7 @@ impl Reader<'_> {
         let concurrency = value(table.integer("concurrency", &CONCURRENCY, report));
         let if_exists = value(table.choice("if_exists", IfExists::WORDS, report));
         let examples = names::examples(&table, dest.rename.as_ref(), report);
-        let is_file = source.kind? == Kind::File;
+        let is_file = source.kind? == PlaceType::File;
         let min_age_default = defaults.min_age_seconds.filter(|_| is_file);
         Some(Rule {
             name: name.to_owned(),
@@ -217,7 +217,7 @@ impl Reader<'_> {
         })
     }
 
-    fn source(&self, rule: &Table<'_>, report: &mut Report) -> Source {
+    fn source(&self, rule: &Table<'_>, report: &mut Diagnostics) -> Source {
         let Some(table) = rule.table("src", schema::SRC, report) else {
             let allowed = "a mapping with type and path, such as { type: file, path: outbound }";
             rule.missing("src", allowed, report);
@@ -237,7 +237,7 @@ impl Reader<'_> {
         }
     }
 
-    fn dest(&self, rule: &Table<'_>, report: &mut Report) -> Dest {
+    fn dest(&self, rule: &Table<'_>, report: &mut Diagnostics) -> Dest {
         let Some(table) = rule.table("dest", schema::DEST, report) else {
             let allowed = "a mapping with type and path, such as { type: s3, path: out/x12 }";
             rule.missing("dest", allowed, report);
@@ -265,8 +265,13 @@ fn is_defaults_misspelt(name: &str, node: &Node) -> bool {
 }
 
 /// Whether the key may be read; it is refused where the source is s3.
-fn only_for_files(key: &str, table: &Table<'_>, kind: Option<Kind>, report: &mut Report) -> bool {
-    if kind != Some(Kind::S3) {
+fn only_for_files(
+    key: &str,
+    table: &Table<'_>,
+    kind: Option<PlaceType>,
+    report: &mut Diagnostics,
+) -> bool {
+    if kind != Some(PlaceType::S3) {
         return true;
     }
     if let Some(found) = table.get(key) {
@@ -279,7 +284,7 @@ fn only_for_files(key: &str, table: &Table<'_>, kind: Option<Kind>, report: &mut
     false
 }
 
-fn value<T>(found: Option<Found<T>>) -> Option<T> {
+fn value<T>(found: Option<Located<T>>) -> Option<T> {
     found.map(|found| found.value)
 }
 

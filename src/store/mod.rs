@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-pub use self::probe::{Finding, Report, Right};
+pub use self::probe::{Finding, OnFinding, Right};
 use crate::error::{Error, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::part::PartFile;
@@ -80,9 +80,14 @@ pub enum Removed {
     Gone,
     /// It is not what was staged, and stays.
     Changed,
-    /// It is locked by the process of this number (0 where the system does not say), and stays.
-    Locked(u32),
+    /// Somebody has it locked, and it stays.
+    Locked(Holder),
 }
+
+/// Who holds an exclusive record lock: the number of the process. `None` where the system does not
+/// tell it: a process of another host, or a lock that belongs to an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(pub Option<u32>);
 
 /// What a fetch brought.
 pub struct Fetched {
@@ -104,7 +109,7 @@ pub trait Store: Send + Sync {
 
     /// Fails with [`Kind::Missing`](crate::error::Kind::Missing) when the bucket or the
     /// `base_file_path` is not there. Must not create anything.
-    fn exists(&self) -> Result<()>;
+    fn must_exist(&self) -> Result<()>;
 
     /// Gives each candidate to `sink`, until that breaks.
     ///
@@ -140,9 +145,8 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
-    /// The number of a process that holds an exclusive record lock on the item (0 where the
-    /// system does not say). Must not take a lock itself.
-    fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {
+    /// Who holds an exclusive record lock on the item. Must not take a lock itself.
+    fn locked_by(&self, _name: &Name) -> Result<Option<Holder>> {
         Ok(None)
     }
 
@@ -193,10 +197,10 @@ pub trait Store: Send + Sync {
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed>;
 }
 
-/// The note on a source that is being written by the process of this number, 0 where it is unknown.
-pub fn locked_note(process: u32) -> String {
+/// The note on a source that is being written.
+pub fn locked_note(Holder(process): Holder) -> String {
     match process {
-        0 => "another process has it locked: it is being written".into(),
-        process => format!("process {process} has it locked: it is being written"),
+        None => "another process has it locked: it is being written".into(),
+        Some(process) => format!("process {process} has it locked: it is being written"),
     }
 }

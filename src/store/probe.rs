@@ -44,7 +44,7 @@ impl Finding {
 }
 
 /// Hears of each probe, its name first, when it is over; breaks where no further one is wanted.
-pub type Report<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
+pub type OnFinding<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
 
 /// A name for something that is made only to see whether it can be. No two are the same; it is one
 /// of those that a later run clears up ([`is_temporary`](super::is_temporary)).

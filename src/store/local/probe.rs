@@ -19,7 +19,7 @@ use super::publish::sync_directory;
 use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, is_mount_point, open_below, real_path};
 use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
-use crate::store::probe::{Finding, Report, Right, probe_name};
+use crate::store::probe::{Finding, OnFinding, Right, probe_name};
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 
 /// In a directory with this bit only the owner of a file, or of the directory, may remove or
@@ -33,13 +33,13 @@ impl LocalStore {
         &self,
         rights: &BTreeSet<Right>,
         recursive: bool,
-        report: &mut Report<'_>,
+        report: &mut OnFinding<'_>,
     ) -> ControlFlow<()> {
         if let Err(missing) = self.base_is_there() {
             return report("base", Finding::Bad(missing));
         }
         if rights.contains(&Right::Write)
-            && let Err(missing) = self.exists()
+            && let Err(missing) = self.must_exist()
         {
             return report("directory", Finding::Bad(missing));
         }
@@ -105,7 +105,11 @@ impl LocalStore {
     }
 
     /// Where a destination is to be made, looks at the directory that it would be made in.
-    fn probe_missing(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
+    fn probe_missing(
+        &self,
+        rights: &BTreeSet<Right>,
+        report: &mut OnFinding<'_>,
+    ) -> ControlFlow<()> {
         if !rights.contains(&Right::Write) {
             let note = "not there: the rule has nothing to do, and a run warns of it";
             return report("directory", Finding::Note(note.into()));
@@ -162,7 +166,7 @@ impl LocalStore {
     }
 
     /// Reads all directories, as a recursive rule does.
-    fn walk(&self, report: &mut Report<'_>) -> ControlFlow<()> {
+    fn walk(&self, report: &mut OnFinding<'_>) -> ControlFlow<()> {
         let asides = RefCell::new(Vec::new());
         let scope = Scope {
             recursive: true,

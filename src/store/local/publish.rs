@@ -48,7 +48,7 @@ pub(super) struct Visited {
 #[derive(Default)]
 struct Sets {
     /// Their own entries, and those of all directories on the way, are durable.
-    settled: HashSet<PathBuf>,
+    durable: HashSet<PathBuf>,
     /// Their stale parts were looked for.
     swept: HashSet<PathBuf>,
 }
@@ -184,14 +184,14 @@ impl LocalStore {
         };
         let (directory, made) = match open() {
             Err(Errno::NOENT) => {
-                self.visited.sets().settled.clear();
+                self.visited.sets().durable.clear();
                 self.make(dirs)?;
                 (open().map_err(fail)?, true)
             }
             found => (found.map_err(fail)?, false),
         };
-        if made || !self.visited.sets().settled.contains(&path) {
-            self.settle(&path, &directory, made)?;
+        if made || !self.visited.sets().durable.contains(&path) {
+            self.sync_parents(&path, &directory, made)?;
         }
         Ok(directory)
     }
@@ -247,11 +247,11 @@ impl LocalStore {
 
     /// Syncs the parent of each directory on the way to `path`, which was opened as `directory`, up
     /// to the base or to one that is known. `made`: some of them were made by us just now.
-    fn settle(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
+    fn sync_parents(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
         let top = self.made_in();
-        let mut settled = Vec::new();
+        let mut durable = Vec::new();
         for child in path.ancestors() {
-            if child == top || self.visited.sets().settled.contains(child) {
+            if child == top || self.visited.sets().durable.contains(child) {
                 break;
             }
             let Some(parent) = child.parent() else { break };
@@ -265,9 +265,9 @@ impl LocalStore {
                 synced => synced,
             };
             synced.map_err(|error| fault("sync the directory", parent, error))?;
-            settled.push(child.to_path_buf());
+            durable.push(child.to_path_buf());
         }
-        self.visited.sets().settled.extend(settled);
+        self.visited.sets().durable.extend(durable);
         Ok(())
     }
 

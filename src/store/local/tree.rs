@@ -269,7 +269,7 @@ fn nanoseconds(part: impl TryInto<u32>) -> u32 {
 }
 
 /// Does it again, a few times, while a network filesystem says that a handle is stale.
-pub(super) fn again<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn retry_stale<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 1..STALE_TRIES {
         match act() {
             Err(error) if os_error(&error) == Some(Errno::STALE) => {}
@@ -324,7 +324,7 @@ mod tests {
     /// How often an action is done that fails with `errno` as long as it is asked.
     fn tries(errno: Errno) -> u32 {
         let mut tries = 0;
-        let result = again(|| -> Result<()> {
+        let result = retry_stale(|| -> Result<()> {
             tries += 1;
             Err(fault("open", Path::new("/in/a"), errno))
         });
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(tries(Errno::STALE), STALE_TRIES);
         assert_eq!(tries(Errno::IO), 1);
         let mut stale = true;
-        let result = again(|| {
+        let result = retry_stale(|| {
             let fault = fault("open", Path::new("/in/a"), Errno::STALE);
             if std::mem::take(&mut stale) {
                 Err(fault)

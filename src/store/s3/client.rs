@@ -18,7 +18,7 @@ use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
 use super::addresses::Addresses;
-use super::answer::{Answer, Line};
+use super::answer::{Answer, Exchange};
 use super::connections::Connections;
 use super::error::Target;
 use super::retry::{Try, quickly};
@@ -291,17 +291,17 @@ impl Client {
             let body = SendBody::from_reader(&mut reader);
             run(agent, request.body(body).map_err(malformed)?, attempt)
         };
-        let line = Line {
+        let exchange = Exchange {
             context: &self.context,
             addresses: &self.addresses,
         };
         match outcome {
             Ok(response) => Ok(Answer {
-                line,
+                exchange,
                 target,
                 response,
             }),
-            Err(error) => Err(line.failed(error, &target)),
+            Err(error) => Err(exchange.failed(error, &target)),
         }
     }
 }

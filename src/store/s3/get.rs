@@ -106,7 +106,7 @@ impl S3Store {
         if !refusal.code().is_empty() {
             return refusal.into_error(target);
         }
-        match self.exists() {
+        match self.must_exist() {
             Ok(()) => refusal.into_error(target).with_kind(Kind::Gone),
             Err(error) => error,
         }
