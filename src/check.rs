@@ -7,7 +7,7 @@ use crate::rule::{Config, LocalTime, Rule};
 use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
-pub fn table(config: &Config, instant: &LocalTime) -> String {
+pub(crate) fn table(config: &Config, instant: &LocalTime) -> String {
     let mut text = String::new();
     for rule in &config.rules {
         let about = rule
@@ -72,7 +72,7 @@ fn day_with_an_hour_twice(instant: &LocalTime) -> Option<String> {
 }
 
 /// The text with a line's end behind it. Names may hold anything; a line must stay a line.
-pub fn as_line(text: &str) -> String {
+pub(crate) fn as_line(text: &str) -> String {
     format!("{}\n", escaped(text).trim_end())
 }
 
@@ -81,7 +81,7 @@ fn place(place: &Place) -> String {
 }
 
 /// How the rule treats its source and what is at the destination already.
-pub fn mode(rule: &Rule) -> String {
+pub(crate) fn mode(rule: &Rule) -> String {
     format!("{}, if_exists {}", rule.mode.word(), rule.if_exists.word())
 }
 

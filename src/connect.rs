@@ -20,7 +20,7 @@ use crate::summary::{Tally, exit_code};
 
 /// Tries all places of the rules and gives each line to `say` as soon as it is known; then the exit
 /// code.
-pub fn connect(config: &Config, stores: &RealStores, say: &mut dyn FnMut(&str)) -> u8 {
+pub(crate) fn connect(config: &Config, stores: &RealStores, say: &mut dyn FnMut(&str)) -> u8 {
     let mut teller = Teller {
         context: &stores.context,
         say,

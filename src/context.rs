@@ -113,7 +113,7 @@ pub struct Stop {
 
 impl Stop {
     /// The signal that asked to stop, if one did.
-    pub fn requested(&self) -> Option<i32> {
+    pub(crate) fn requested(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
             signal => Some(signal),
@@ -130,7 +130,7 @@ impl Stop {
     }
 
     /// Runs `hook` when somebody asks to stop; at once if somebody did.
-    pub fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
         let mut hooks = unpoisoned(self.on_request.lock());
         if self.requested().is_some() {
             hook();
@@ -146,7 +146,7 @@ impl Stop {
     }
 
     /// Runs `hook` when transfers are broken off; at once if they were.
-    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
         let mut hooks = unpoisoned(self.on_cancel.lock());
         if self.cancelled.load(Ordering::SeqCst) {
             hook();
@@ -179,7 +179,7 @@ impl Stop {
     }
 
     /// Waits until nobody holds, or for `at_most`: a disk that hangs must not keep a process alive.
-    pub fn wait_for_holders(&self, at_most: Duration) {
+    pub(crate) fn wait_for_holders(&self, at_most: Duration) {
         self.ending.store(true, Ordering::SeqCst);
         let some = |holders: &mut usize| *holders > 0;
         drop(
@@ -189,7 +189,7 @@ impl Stop {
     }
 
     /// Whether the process is about to end: who holds must let go.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
     }
 

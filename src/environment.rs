@@ -17,9 +17,9 @@ use crate::config::Problems;
 use crate::logger::{Format, Level};
 
 /// Where the config is when nothing else is said.
-pub const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
+pub(crate) const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
 /// Where Kubernetes reads a container's last words.
-pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
+pub(crate) const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 
 const DEFAULT_REGION: &str = "us-east-1";
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

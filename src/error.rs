@@ -41,12 +41,12 @@ pub enum Kind {
 
 impl Kind {
     /// Whether the same request may succeed a moment later on a fresh connection.
-    pub fn is_quick(self) -> bool {
+    pub(crate) fn is_quick(self) -> bool {
         matches!(self, Self::Transient)
     }
 
     /// Whether a further attempt may help; false for what no repeat can mend.
-    pub fn is_retryable(self) -> bool {
+    pub(crate) fn is_retryable(self) -> bool {
         !matches!(self, Self::Exists | Self::Invalid | Self::Stopped)
     }
 }
@@ -87,7 +87,7 @@ impl Error {
 
     /// Adds what to do about it, printed in parentheses at the end.
     #[must_use]
-    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
         self.0.advice = Some(advice.into());
         self
     }
@@ -118,7 +118,7 @@ impl Error {
 
     /// The same error with another kind, where only the caller knows what a cause means.
     #[must_use]
-    pub fn with_kind(mut self, kind: Kind) -> Self {
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
     }

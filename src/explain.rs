@@ -12,7 +12,7 @@ use crate::rule::{Config, LocalTime, Mode, Rule};
 use crate::text::{escaped, shown};
 
 /// What is said of each rule, in the order of the config, and whether any takes the name.
-pub fn explain(config: &Config, asked: &str, instant: &LocalTime) -> (String, bool) {
+pub(crate) fn explain(config: &Config, asked: &str, instant: &LocalTime) -> (String, bool) {
     let mut text = String::new();
     let mut taken = false;
     for rule in &config.rules {

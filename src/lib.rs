@@ -68,27 +68,27 @@ pub mod start;
 
 pub mod cli;
 
-pub mod signal;
+mod signal;
 
 pub mod graph;
 
-pub mod check;
+mod check;
 
-pub mod connect;
+mod connect;
 
-pub mod explain;
+mod explain;
 
-pub mod open;
+mod open;
 
 pub mod run;
 
 pub mod round;
 
-pub mod lane;
+mod lane;
 
-pub mod report;
+mod report;
 
-pub mod schedule;
+mod schedule;
 
 pub mod summary;
 
@@ -124,8 +124,8 @@ pub mod logger;
 
 pub mod text;
 
-pub mod status;
+mod status;
 
 mod poison;
 
-pub mod sync;
+mod sync;

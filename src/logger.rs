@@ -31,7 +31,7 @@ pub enum Level {
 
 impl Level {
     /// The level of that name in lower case.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "error" => Self::Error,
             "warn" => Self::Warn,
@@ -72,7 +72,7 @@ pub enum Format {
 
 impl Format {
     /// The format of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "text" => Some(Self::Text),
             "json" => Some(Self::Json),
@@ -168,12 +168,12 @@ impl Logger {
     }
 
     /// The first line of level error that was written, without its line feed.
-    pub fn first_error(&self) -> Option<String> {
+    pub(crate) fn first_error(&self) -> Option<String> {
         self.sink().first_error.clone()
     }
 
     /// The last line that was written, without its line feed.
-    pub fn last_line(&self) -> String {
+    pub(crate) fn last_line(&self) -> String {
         self.sink().last.clone()
     }
 
@@ -248,7 +248,7 @@ impl Line<'_> {
     }
 
     /// Adds a text where there is one.
-    pub fn maybe(self, key: &'static str, value: Option<&str>) -> Self {
+    pub(crate) fn maybe(self, key: &'static str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(key, value),
             None => self,

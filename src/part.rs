@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 
 /// How the names of files that are being written begin and end. No item may take such a name, since
 /// a later run removes old ones.
-pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
+pub(crate) const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
 
 /// How many random names are tried for a part file.
 const NAME_TRIES: u32 = 8;
@@ -87,7 +87,7 @@ impl PartFile {
     ///
     /// # Errors
     /// `Storage`: none can be made there, or it does not fit. `Stopped`: transfers are broken off.
-    pub fn unnamed(context: &Context, size_bytes: u64) -> Result<Self> {
+    pub(crate) fn unnamed(context: &Context, size_bytes: u64) -> Result<Self> {
         let directory = &context.temp_dir;
         let shown = format!("a staging file in {}", directory.display());
         let attempt = || {

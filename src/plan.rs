@@ -79,7 +79,7 @@ impl Mark {
     }
 
     /// Whether an entry comes up to here, and not behind.
-    pub fn covers(&self, entry: &Entry) -> bool {
+    pub(crate) fn covers(&self, entry: &Entry) -> bool {
         match self.order {
             Order::ByName => entry.name <= self.name,
             Order::ByAge => (entry.modified, &entry.name) <= (self.modified, &self.name),
@@ -106,7 +106,7 @@ impl Selection {
     }
 
     /// Whether an entry of this age and name would be taken, were it offered now.
-    pub fn would_take(&self, entry: &Entry) -> bool {
+    pub(crate) fn would_take(&self, entry: &Entry) -> bool {
         match self.order {
             Order::ByName => self.by_name.len() < self.max_items,
             Order::ByAge => {
@@ -120,7 +120,7 @@ impl Selection {
     }
 
     /// Takes an eligible entry if it is among the first; breaks when none behind it can be.
-    pub fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
+    pub(crate) fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
         match self.order {
             Order::ByName => {
                 if self.by_name.len() < self.max_items {
@@ -185,7 +185,7 @@ pub struct Selected {
 
 /// The rule's destination where it lies strictly inside its source, so that what was delivered is
 /// not taken again.
-pub fn dest_inside_source(rule: &Rule) -> bool {
+pub(crate) fn dest_inside_source(rule: &Rule) -> bool {
     let path = rule.source.path_to(&rule.dest);
     path.is_some_and(|path| !path.is_empty())
 }
@@ -300,7 +300,7 @@ impl Claims {
     /// The source of whoever was first to claim a name that differs from this one only by upper
     /// and lower case; files only. Both are one file where the destination does not tell them
     /// apart, which only a look at it shows.
-    pub fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
+    pub(crate) fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
         let (spot, folded_spot) = self.spots(dest, name);
         let taken = unpoisoned(self.taken.lock());
         let at = *taken.folded.get(&folded_spot?)?;

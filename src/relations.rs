@@ -34,7 +34,7 @@ pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
 }
 
 /// What is allowed but looks like a mistake.
-pub struct Warning {
+pub(crate) struct Warning {
     /// The rules that it is about, by their place in the list.
     pub rules: Vec<usize>,
     /// Where it happens.
@@ -44,7 +44,7 @@ pub struct Warning {
 }
 
 /// What is allowed but looks like a mistake: rule by rule, then pair by pair.
-pub fn warnings(rules: &[Rule]) -> Vec<Warning> {
+pub(crate) fn warnings(rules: &[Rule]) -> Vec<Warning> {
     let found = |rules: &[usize], places: &[&Place], text| Warning {
         rules: rules.into(),
         places: places.iter().map(|place| (*place).clone()).collect(),
@@ -98,7 +98,7 @@ pub fn failing_examples(config: &Config, instant: &LocalTime) -> Vec<String> {
 /// Why the rule leaves a name alone, for people; `None` where it takes it.
 ///
 /// Only what the name alone decides: not whether it is a regular file, or old enough.
-pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
+pub(crate) fn why_not(rule: &Rule, name: &Name) -> Option<String> {
     place_refuses(rule, name).or_else(|| pattern_refuses(rule, name))
 }
 

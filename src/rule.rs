@@ -101,7 +101,7 @@ pub struct Rule {
 impl Rule {
     /// The part of a name that begins with a dot, where either end is a directory: neither we nor
     /// Bots look at such files.
-    pub fn hidden_part<'n>(&self, name: &'n Name) -> Option<&'n [u8]> {
+    pub(crate) fn hidden_part<'n>(&self, name: &'n Name) -> Option<&'n [u8]> {
         let ends = [&self.source, &self.dest];
         let in_directory = ends.iter().any(|end| matches!(end, Place::File { .. }));
         let mut parts = name.parts();
@@ -111,7 +111,7 @@ impl Rule {
     }
 
     /// Whether this is the lock file itself, which is Bots' and never an item.
-    pub fn is_lock_file(&self, name: &Name) -> bool {
+    pub(crate) fn is_lock_file(&self, name: &Name) -> bool {
         let lock = self.lock_file.as_deref();
         lock.is_some_and(|lock| name.as_bytes() == lock.as_bytes())
     }

@@ -11,7 +11,7 @@ use crate::poison::unpoisoned;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// The lanes of a run.
-pub struct Schedule<T> {
+pub(crate) struct Schedule<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
     /// Something else than tasks is left.
@@ -35,7 +35,7 @@ struct State<T> {
 
 /// What is left to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     /// Lanes may still get tasks, or have some.
     Tasks,
     /// All was hurried and no task is left: only who still lists is at work, for nothing.
@@ -80,7 +80,7 @@ impl<T> Queue<T> {
 
 impl<T> Schedule<T> {
     /// Open lanes with these limits, and `limit` workers for all of them together.
-    pub fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
         let lane = |limit| Queue {
             ready: VecDeque::new(),
             later: Vec::new(),
@@ -110,7 +110,7 @@ impl<T> Schedule<T> {
     /// Closes the lane's listing with these tasks; says how many more workers are worth starting
     /// (they count as started) and whether the lane is empty, which makes the caller its owner
     /// again as in [`finish`](Self::finish).
-    pub fn submit(&self, lane: usize, tasks: impl Into<VecDeque<T>>) -> (usize, bool) {
+    pub(crate) fn submit(&self, lane: usize, tasks: impl Into<VecDeque<T>>) -> (usize, bool) {
         let mut tasks = tasks.into();
         let mut state = self.lock();
         let halted = state.halted;
@@ -136,14 +136,14 @@ impl<T> Schedule<T> {
 
     /// Takes back a worker that could not be started. Where that leaves none at all, whoever called
     /// must ask [`enlist`](Self::enlist) once he has nothing else to do.
-    pub fn worker_failed(&self) {
+    pub(crate) fn worker_failed(&self) {
         let mut state = self.lock();
         state.workers -= 1;
         state.unmanned = state.workers == 0;
     }
 
     /// Whether the caller is to be a worker, because none could be started; he counts as one then.
-    pub fn enlist(&self) -> bool {
+    pub(crate) fn enlist(&self) -> bool {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.unmanned) && state.workers == 0;
         state.workers += usize::from(wanted);
@@ -151,7 +151,7 @@ impl<T> Schedule<T> {
     }
 
     /// The next task and its lane; waits for one. `None` when nothing is left and no lane is open.
-    pub fn next(&self) -> Option<(usize, T)> {
+    pub(crate) fn next(&self) -> Option<(usize, T)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -181,7 +181,7 @@ impl<T> Schedule<T> {
 
     /// The task of [`next`](Self::next) is over. `true`: the lane is empty; it counts as open
     /// until the caller either submits to it or closes it.
-    pub fn finish(&self, lane: usize) -> bool {
+    pub(crate) fn finish(&self, lane: usize) -> bool {
         let mut state = self.lock();
         state.running -= 1;
         let this = &mut state.lanes[lane];
@@ -193,7 +193,7 @@ impl<T> Schedule<T> {
     }
 
     /// The task of [`next`](Self::next) is to be given again after `wait`.
-    pub fn again(&self, lane: usize, task: T, wait: Duration) {
+    pub(crate) fn again(&self, lane: usize, task: T, wait: Duration) {
         let mut state = self.lock();
         state.running -= 1;
         let this = &mut state.lanes[lane];
@@ -203,14 +203,14 @@ impl<T> Schedule<T> {
     }
 
     /// Nothing more comes into this lane.
-    pub fn close(&self, lane: usize) {
+    pub(crate) fn close(&self, lane: usize) {
         let mut state = self.lock();
         state.lanes[lane].open = false;
         self.tell(state);
     }
 
     /// No new task starts, in any lane; what is in flight goes on, waits included.
-    pub fn halt(&self) {
+    pub(crate) fn halt(&self) {
         let mut state = self.lock();
         state.halted = true;
         for lane in &mut state.lanes {
@@ -220,25 +220,25 @@ impl<T> Schedule<T> {
     }
 
     /// No new task starts in this lane.
-    pub fn halt_lane(&self, lane: usize) {
+    pub(crate) fn halt_lane(&self, lane: usize) {
         self.lock().lanes[lane].drop_ready();
     }
 
     /// Halts, and makes all that wait due at once.
-    pub fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.lock().hurried = true;
         self.halt();
     }
 
     /// Waits for `patience`, or until something else than tasks is left; says what.
-    pub fn wait(&self, patience: Duration) -> Left {
+    pub(crate) fn wait(&self, patience: Duration) -> Left {
         let busy = |state: &mut State<T>| state.left() == Left::Tasks;
         let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
         unpoisoned(waited).0.left()
     }
 
     /// Waits for `duration`, or until no new task may start.
-    pub fn pause(&self, duration: Duration) {
+    pub(crate) fn pause(&self, duration: Duration) {
         let mut state = self.lock();
         state.waiting += 1;
         let waited = self
@@ -248,12 +248,12 @@ impl<T> Schedule<T> {
     }
 
     /// Whether no new task may start.
-    pub fn is_halted(&self) -> bool {
+    pub(crate) fn is_halted(&self) -> bool {
         self.lock().halted
     }
 
     /// How many tasks of the lane never started because of a halt.
-    pub fn dropped(&self, lane: usize) -> usize {
+    pub(crate) fn dropped(&self, lane: usize) -> usize {
         self.lock().lanes[lane].dropped
     }
 

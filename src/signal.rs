@@ -32,7 +32,7 @@ const UNDO: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the system refuses the handlers or the thread.
-pub fn watch(
+pub(crate) fn watch(
     context: &Arc<Context>,
     at_the_end: impl FnOnce(i32) + Send + 'static,
 ) -> io::Result<()> {

@@ -22,15 +22,13 @@ use crate::poison::unpoisoned;
 /// Items up to this length stay in memory. Those in flight must fit the 16 MiB of a run.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
 
-/// Up to this length an object is put by one request, beyond by a multipart upload.
-pub const SINGLE_PUT_LIMIT_BYTES: u64 = PART_MIN_BYTES;
-
-/// The least length of a part; S3 wants 5 MiB.
+/// The least length of a part; S3 wants 5 MiB. An object up to this length is put by one request,
+/// beyond by a multipart upload.
 pub const PART_MIN_BYTES: u64 = 16 << 20;
 
 /// S3's limit of parts in an upload.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
-pub const PARTS_MAX: u64 = 10_000;
+pub(crate) const PARTS_MAX: u64 = 10_000;
 
 /// How much is copied at a time.
 pub const CHUNK_BYTES: usize = 128 << 10;
@@ -39,7 +37,7 @@ pub const CHUNK_BYTES: usize = 128 << 10;
 const STACK_BYTES: usize = 256 << 10;
 
 /// The length of each part but the last of an object this long, in bytes; a multiple of 1 MiB.
-pub fn part_size(size_bytes: u64) -> u64 {
+pub(crate) fn part_size(size_bytes: u64) -> u64 {
     let least = size_bytes.div_ceil(PARTS_MAX).next_multiple_of(1 << 20);
     least.max(PART_MIN_BYTES)
 }
@@ -118,7 +116,7 @@ enum Content {
 }
 
 /// Makes the file that an item of so many bytes is staged in, which do not fit memory.
-pub type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
+pub(crate) type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
 
 /// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then
 /// [`finish`](Self::finish); beginning anew forgets what was written.
@@ -324,7 +322,7 @@ impl Staged {
     }
 
     /// CRC-64/NVME of the whole.
-    pub fn crc64(&self) -> u64 {
+    pub(crate) fn crc64(&self) -> u64 {
         self.crc64
     }
 
@@ -338,7 +336,7 @@ impl Staged {
     ///
     /// # Errors
     /// One of those that `work` had.
-    pub fn each_part<T: Send>(
+    pub(crate) fn each_part<T: Send>(
         &self,
         helpers: usize,
         work: impl Fn(u16, Part) -> Result<T> + Sync,
@@ -412,7 +410,7 @@ impl Staged {
     ///
     /// # Errors
     /// Those of `read`. `Storage`: the copy cannot be read. `Stopped`: transfers are broken off.
-    pub fn equals(
+    pub(crate) fn equals(
         &self,
         context: &Context,
         mut read: impl FnMut(&mut [u8]) -> Result<usize>,

@@ -13,7 +13,7 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use crate::sync::Instant;
 
 /// How often the line is drawn at the most.
-pub const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
 
 /// Where a terminal does not say how wide it is.
 const COLUMNS: usize = 80;

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-pub use self::probe::{Finding, OnFinding, Right};
+pub(crate) use self::probe::{Finding, OnFinding, Right};
 use crate::error::{Error, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::part::PartFile;
@@ -49,7 +49,7 @@ pub struct Aside {
 }
 
 /// The note on an [`Aside`] that is no failure.
-pub const LOST_AND_FOUND_NOTE: &str = "it is the filesystem's own, and nothing for a rule";
+pub(crate) const LOST_AND_FOUND_NOTE: &str = "it is the filesystem's own, and nothing for a rule";
 
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +198,7 @@ pub trait Store: Send + Sync {
 }
 
 /// The note on a source that is being written.
-pub fn locked_note(Holder(process): Holder) -> String {
+pub(crate) fn locked_note(Holder(process): Holder) -> String {
     match process {
         None => "another process has it locked: it is being written".into(),
         Some(process) => format!("process {process} has it locked: it is being written"),

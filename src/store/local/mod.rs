@@ -33,7 +33,7 @@ use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
-pub use self::probe::free_space;
+pub(crate) use self::probe::free_space;
 use self::publish::Visited;
 use self::tree::{At, Stat, fault, fault_at, retry_stale};
 use crate::context::Context;
@@ -81,7 +81,7 @@ impl LocalStore {
     }
 
     /// The place with the links on its own path resolved, as far as it exists.
-    pub fn resolve(place: &Place) -> Place {
+    pub(crate) fn resolve(place: &Place) -> Place {
         match place {
             Place::File { path, base } => Place::File {
                 path: tree::real_path(path),

@@ -29,7 +29,7 @@ const STICKY: u32 = 0o1000;
 impl LocalStore {
     /// Tries what these rights need. A directory that is not there is none of a run's troubles,
     /// where it can be made.
-    pub fn probe(
+    pub(crate) fn probe(
         &self,
         rights: &BTreeSet<Right>,
         recursive: bool,
@@ -210,7 +210,7 @@ impl LocalStore {
 }
 
 /// The room that an ordinary user may take where this directory is.
-pub fn free_space(directory: &Path) -> Finding {
+pub(crate) fn free_space(directory: &Path) -> Finding {
     match statvfs(directory) {
         Err(error) => Finding::Bad(fault("look for free space in", directory, error)),
         Ok(room) => {

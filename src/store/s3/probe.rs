@@ -44,7 +44,7 @@ struct Heard {
 impl S3Store {
     /// Tries what all buckets have in common: whether the server answers, its clock, the
     /// credentials. Says whether it is of use to try the rights.
-    pub fn probe_server(&self, report: &mut OnFinding<'_>) -> ControlFlow<(), bool> {
+    pub(crate) fn probe_server(&self, report: &mut OnFinding<'_>) -> ControlFlow<(), bool> {
         if self.client.trusts_anybody() {
             let note = "MINIO_VERIFY=false: whoever answers for MinIO is believed";
             report("certificate", Finding::Note(note.into()))?;
@@ -75,7 +75,11 @@ impl S3Store {
     }
 
     /// Tries each right at this bucket and prefix.
-    pub fn probe(&self, rights: &BTreeSet<Right>, report: &mut OnFinding<'_>) -> ControlFlow<()> {
+    pub(crate) fn probe(
+        &self,
+        rights: &BTreeSet<Right>,
+        report: &mut OnFinding<'_>,
+    ) -> ControlFlow<()> {
         for right in rights {
             let (what, tried) = match right {
                 Right::List => ("list", self.try_list()),
