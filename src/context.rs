@@ -19,7 +19,7 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// Where staging files go.
     pub temp_dir: PathBuf,
-    /// Who has room there.
+    /// Which items have room there.
     pub staging: Arc<Staging>,
     /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
@@ -42,10 +42,11 @@ impl Context {
     }
 }
 
-/// How often who waits for room looks whether transfers are to be broken off.
+/// How often a thread that waits for room checks whether transfers are to be broken off.
 const STAGING_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Counts who has room in the staging directory: what does not fit waits for those.
+/// Counts the items that have room in the staging directory. An item that does not fit waits until
+/// one of them gives its room back.
 #[derive(Default)]
 pub struct Staging {
     holders: Mutex<usize>,
@@ -53,11 +54,11 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Takes room by `attempt`, one caller at a time; has it until the second answer is dropped.
-    /// Where the attempt fails it is repeated whenever somebody gave room back.
+    /// Takes room by `attempt`, one caller at a time, and keeps it until the [`StagingRoom`] is
+    /// dropped. When the attempt fails, it is repeated each time another item gives room back.
     ///
     /// # Errors
-    /// That of an attempt when nobody else had room. `Stopped`: transfers are to be broken off.
+    /// That of the attempt when no other item has room. `Stopped`: transfers are to be broken off.
     pub fn take<T>(
         self: &Arc<Self>,
         stop: &Stop,
@@ -155,7 +156,7 @@ impl Stop {
         }
     }
 
-    /// Fails once transfers are to be broken off; asked for every chunk.
+    /// Fails once transfers are to be broken off. Transfers call it before every chunk.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Stopped, "stopped by a signal"));
@@ -171,14 +172,16 @@ impl Stop {
         self.check()
     }
 
-    /// While the answer lives, a second signal ends the process only once what is half done was
-    /// undone; for work of milliseconds. See [`Stop::wait_for_holders`].
+    /// Holds off the end of the process while the answer lives: after a second signal the process
+    /// waits until it is dropped. For work of milliseconds that must not stay half done. See
+    /// [`Stop::wait_for_holders`].
     pub fn hold(&self) -> Hold<'_> {
         *unpoisoned(self.holders.lock()) += 1;
         Hold(self)
     }
 
-    /// Waits until nobody holds, or for `at_most`: a disk that hangs must not keep a process alive.
+    /// Waits until no [`Hold`] is left, for `at_most`: a disk that hangs must not keep the process
+    /// alive.
     pub(crate) fn wait_for_holders(&self, at_most: Duration) {
         self.ending.store(true, Ordering::SeqCst);
         let some = |holders: &mut usize| *holders > 0;
@@ -188,7 +191,7 @@ impl Stop {
         );
     }
 
-    /// Whether the process is about to end: who holds must let go.
+    /// Whether the process is about to end. Each owner of a [`Hold`] must then drop it soon.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
     }

@@ -51,11 +51,11 @@ impl Kind {
     }
 }
 
-/// What went wrong: doing what, to what, why, and what to do about it.
+/// What went wrong: the action, its subject, the cause, and the advice.
 #[derive(Debug)]
 pub struct Error(Box<Level>);
 
-/// Apart, so that a result is small where all goes well.
+/// In a box, so that a `Result` without an error is small.
 #[derive(Debug)]
 struct Level {
     kind: Kind,

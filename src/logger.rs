@@ -1,6 +1,6 @@
 //! One line per event on standard output; the only place that prints one.
 //!
-//! Where a person looks on, lines and [`status`](crate::status) take turns on one terminal: while
+//! At a terminal, lines and [`status`](crate::status) take turns on one terminal: while
 //! there is a status, lines are held until it is drawn again, which is a fifth of a second at most.
 //!
 //! Names that come from outside are quoted and escaped, so that an object key cannot forge a line.
@@ -81,7 +81,7 @@ impl Format {
     }
 }
 
-/// Which of the standard streams a person looks at.
+/// Which of the standard streams are a terminal.
 #[derive(Default)]
 pub struct Terminal {
     /// Standard output is one.
@@ -283,7 +283,7 @@ impl Line<'_> {
         if sink.terminal.colour && self.logger.format == Format::Text {
             let label = self.level.label();
             let coloured = format!("{}{label}\x1b[0m", self.level.colour());
-            // What stands before it is the time, which has no letters that could be taken for it.
+            // Before the level stands only the time, which holds none of its letters.
             self.text = self.text.replacen(label, &coloured, 1);
         }
         match &mut sink.held {

@@ -60,7 +60,7 @@ impl Ord for Aged {
     }
 }
 
-/// An entry's place in the order of its source: a further listing goes on behind it.
+/// An entry's place in the order of its source. The next listing of the rule continues behind it.
 #[derive(Clone)]
 pub struct Mark {
     order: Order,
@@ -86,7 +86,8 @@ impl Mark {
         }
     }
 
-    /// The name behind which all lies that comes behind, where names tell.
+    /// The name after which a further listing can begin; `None` where entries are not in the order
+    /// of their names.
     pub fn name(&self) -> Option<&Name> {
         (self.order == Order::ByName).then_some(&self.name)
     }
@@ -119,7 +120,8 @@ impl Selection {
         }
     }
 
-    /// Takes an eligible entry if it is among the first; breaks when none behind it can be.
+    /// Takes an eligible entry if it is among the first `max_items`. Breaks when no later entry can
+    /// be.
     pub(crate) fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
         match self.order {
             Order::ByName => {
@@ -252,17 +254,18 @@ pub struct Claims {
 #[derive(Default)]
 struct Taken {
     sources: Vec<Place>,
-    /// The destination, and where whoever was first comes from.
+    /// The destination, and the first item that claimed it.
     first: HashMap<u128, (u32, Name)>,
-    /// For files: the first destination among those that differ only by upper and lower case. A
-    /// number with the upper half of a key of `first`, under half a number for the name in lower
-    /// case: there is one for each item, and hardly ever a twin that the whole is looked for.
+    /// For files: the first destination among those that differ only by upper and lower case. To
+    /// save memory both sides are half a number: the key stands for the name in lower case, the
+    /// value is the upper half of a key of `first`. The whole key is searched only for twins, which
+    /// are rare.
     folded: HashMap<u64, u64>,
 }
 
 impl Claims {
-    /// Claims `name` at `dest` for the item of this name at `source`; the source of whoever was
-    /// first, if somebody was.
+    /// Claims `name` at `dest` for the item `from` of `source`. Fails with the item that has
+    /// claimed it before.
     pub fn claim(
         &self,
         dest: &Place,
@@ -297,9 +300,9 @@ impl Claims {
         }
     }
 
-    /// The source of whoever was first to claim a name that differs from this one only by upper
-    /// and lower case; files only. Both are one file where the destination does not tell them
-    /// apart, which only a look at it shows.
+    /// The item that was first to claim a name that differs from this one only by upper and lower
+    /// case; files only. Whether both names are one file depends on the destination's filesystem,
+    /// so the caller must ask it.
     pub(crate) fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
         let (spot, folded_spot) = self.spots(dest, name);
         let taken = unpoisoned(self.taken.lock());
@@ -312,7 +315,7 @@ impl Claims {
         Some(taken.sources[*source as usize].item(from))
     }
 
-    /// What stands for a destination, and, for a file, for it in lower case.
+    /// The number of a destination and, for a file, the number of its name in lower case.
     fn spots(&self, dest: &Place, name: &Name) -> ([u64; 2], Option<u64>) {
         let (bucket, whole) = match dest {
             Place::S3 { bucket, prefix } => {

@@ -12,8 +12,8 @@ use crate::object::{Name, Place};
 use crate::pattern::{Matcher, Rename, dest_name};
 use crate::rule::{Config, Example, IfExists, LocalTime, Mode, Rule};
 
-/// So many warnings about two rules are given: what is wrong with every pair is one mistake, and
-/// there are as many pairs as the square of the rules.
+/// How many warnings about two rules are given. What is wrong with every pair is one mistake, and
+/// the number of pairs grows with the square of the number of rules.
 const MAX_PAIRS: usize = 100;
 
 /// Rules that cannot be meant so: each one's name and what is wrong with its destination.

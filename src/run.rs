@@ -2,9 +2,9 @@
 //!
 //! One lister thread for each rule (up to [`LISTERS_MAX`]) makes the first [`Round`] of its rule
 //! and submits it; workers, started as there is work for them, take items from the [`Schedule`].
-//! Whoever finishes a rule's last item owns the rule again and ends it, or has it listed once more
-//! where items that do not count left room below `max_items`. The main thread looks on and tells of
-//! progress. A panic is a failure, wherever it comes from, and keeps nobody waiting.
+//! The worker that finishes a rule's last item owns the rule again: it ends the rule, or lists it
+//! once more where items that do not count left room below `max_items`. The main thread waits and
+//! logs progress. A panic in any thread becomes a failure, and no other thread waits for it.
 //! Where the system gives fewer threads, listers become workers; where it gives none, so does the
 //! main one.
 //!
@@ -74,7 +74,7 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
         run.look_on()
     });
     for (index, lane) in run.lanes.iter().enumerate() {
-        // A halt leaves lanes that nobody owns.
+        // After a halt some lanes have no owner that would end them.
         run.end_rule(index);
         total.add(&lane.progress().tally);
     }
@@ -89,8 +89,8 @@ fn fault_of(what: impl FnOnce()) -> u64 {
     u64::from(catch(what).is_none())
 }
 
-/// Does `what`, `None` where it panics: whoever waits for its end must not wait for ever. The panic
-/// itself is told on standard error.
+/// Calls `what`; `None` when it panics, so that the threads that wait for its end go on. The panic
+/// itself is printed on standard error.
 fn catch<T>(what: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()
 }
@@ -144,7 +144,7 @@ impl Run<'_> {
             let lister = builder.spawn_scoped(scope, move || self.list_rules(scope));
             lister.is_ok()
         };
-        // Fewer threads list more slowly, which is all.
+        // With fewer threads listing takes longer, nothing else changes.
         let started = (0..self.lanes.len().min(LISTERS_MAX)).filter(start).count();
         if started == 0 {
             self.list_rules(scope);
@@ -172,7 +172,7 @@ impl Run<'_> {
                         status.draw(self.under_way());
                     }
                 }
-                // The run was stopped, and nobody will use what is still being listed.
+                // The run was stopped, so what is still being listed will not be used.
                 Left::Listings => stop.cancel(),
                 Left::Nothing => {}
             }
@@ -193,7 +193,7 @@ impl Run<'_> {
         self.work_if_nobody_does(scope);
     }
 
-    /// Becomes a worker where none could be started.
+    /// Makes this thread a worker where no worker could be started.
     fn work_if_nobody_does<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         if self.schedule.enlist() {
             self.work(scope);

@@ -14,7 +14,7 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 pub(crate) struct Schedule<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
-    /// Something else than tasks is left.
+    /// Notified when no task is left.
     over: Condvar,
 }
 
@@ -25,7 +25,7 @@ struct State<T> {
     running: usize,
     limit: usize,
     workers: usize,
-    /// There is work, and no worker could be started.
+    /// There is work, but no worker could be started.
     unmanned: bool,
     /// Threads that wait for a change.
     waiting: usize,
@@ -38,7 +38,8 @@ struct State<T> {
 pub(crate) enum Left {
     /// Lanes may still get tasks, or have some.
     Tasks,
-    /// All was hurried and no task is left: only who still lists is at work, for nothing.
+    /// The run was told to hurry and no task is left. Some lanes are still being listed, but what
+    /// they list will not be used.
     Listings,
     /// Every lane is closed and empty.
     Nothing,
@@ -70,7 +71,7 @@ impl<T> Queue<T> {
         may_start || self.due(due).is_some()
     }
 
-    /// Which of those that wait for their next attempt goes first of those that are due.
+    /// The place of the task that has been due for its next attempt the longest.
     fn due(&self, due: impl Fn(Instant) -> bool) -> Option<usize> {
         let later = self.later.iter().enumerate();
         let waiting = later.filter(|(_, (at, _))| due(*at));
@@ -134,15 +135,16 @@ impl<T> Schedule<T> {
         (more, empty)
     }
 
-    /// Takes back a worker that could not be started. Where that leaves none at all, whoever called
-    /// must ask [`enlist`](Self::enlist) once he has nothing else to do.
+    /// Takes back a worker that could not be started. When no worker is left, the caller must ask
+    /// [`enlist`](Self::enlist) as soon as it has nothing else to do.
     pub(crate) fn worker_failed(&self) {
         let mut state = self.lock();
         state.workers -= 1;
         state.unmanned = state.workers == 0;
     }
 
-    /// Whether the caller is to be a worker, because none could be started; he counts as one then.
+    /// Whether the caller must become a worker, because no thread could be started. If so, the
+    /// caller is counted as a worker from now on.
     pub(crate) fn enlist(&self) -> bool {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.unmanned) && state.workers == 0;
@@ -168,7 +170,8 @@ impl<T> Schedule<T> {
                 .flat_map(|lane| &lane.later)
                 .map(|(due, _)| *due)
                 .min();
-            // A due time in the past with no worker free is woken by whoever frees one.
+            // A task may be due while no worker is free. The thread that frees a worker then
+            // wakes this one.
             let patience = due.map(|due| due.saturating_duration_since(now));
             state.waiting += 1;
             state = match patience.filter(|patience| !patience.is_zero()) {
@@ -224,13 +227,13 @@ impl<T> Schedule<T> {
         self.lock().lanes[lane].drop_ready();
     }
 
-    /// Halts, and makes all that wait due at once.
+    /// Halts, and makes every task that waits for its next attempt due at once.
     pub(crate) fn hurry(&self) {
         self.lock().hurried = true;
         self.halt();
     }
 
-    /// Waits for `patience`, or until something else than tasks is left; says what.
+    /// Waits for `patience`, or until no task is left; says what is left.
     pub(crate) fn wait(&self, patience: Duration) -> Left {
         let busy = |state: &mut State<T>| state.left() == Left::Tasks;
         let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
@@ -257,8 +260,9 @@ impl<T> Schedule<T> {
         self.lock().lanes[lane].dropped
     }
 
-    /// Wakes whoever the new state may concern. With a backlog that is nobody: each wake-up would
-    /// be a system call and a change of threads for nothing, several for each small file.
+    /// Wakes the threads that the new state may concern. With a backlog no thread waits, and none
+    /// is woken: a wake-up costs a system call and a change of threads, and would come several
+    /// times for each small file.
     fn tell(&self, state: MutexGuard<'_, State<T>>) {
         let (waiting, over) = (state.waiting > 0, state.left() != Left::Tasks);
         drop(state);

@@ -19,7 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
 use crate::poison::unpoisoned;
 
-/// Items up to this length stay in memory. Those in flight must fit the 16 MiB of a run.
+/// Items up to this length stay in memory. All items in flight together must fit the 16 MiB that a
+/// run may use.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
 
 /// The least length of a part; S3 wants 5 MiB. An object up to this length is put by one request,
@@ -331,11 +332,12 @@ impl Staged {
         &self.parts
     }
 
-    /// Does `work` with each part, `helpers` threads beside the caller's, and gives what it gave in
-    /// the parts' order. Parts count from 1. Nobody begins another part once one has failed.
+    /// Calls `work` for each part, on the caller's thread and `helpers` more, and returns the
+    /// results in the order of the parts. Part numbers begin at 1. After one part has failed, no
+    /// further part is begun.
     ///
     /// # Errors
-    /// One of those that `work` had.
+    /// One of the errors of `work`.
     pub(crate) fn each_part<T: Send>(
         &self,
         helpers: usize,
@@ -356,7 +358,7 @@ impl Staged {
                 let builder = Builder::new().stack_size(STACK_BYTES);
                 builder.spawn_scoped(scope, take)
             };
-            // Fewer threads take longer, which is all.
+            // With fewer threads the upload takes longer, nothing else changes.
             let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
             let own = take();
             threads.into_iter().fold(own, |done, thread| {

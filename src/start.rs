@@ -141,7 +141,7 @@ fn prepared(
 }
 
 fn try_out(config: &Config, instant: &LocalTime, stores: &RealStores) -> Result<Done, String> {
-    // Whoever closes the pipe early has read enough.
+    // A reader that closes the pipe early has read enough.
     let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
     signal::watch(&stores.context, move |_| {
         print("connect  a probe did not end in time\n");

@@ -1,4 +1,5 @@
-//! PURE: texts for people: what cannot be seen is escaped, so that what is shown is what there is.
+//! PURE: texts for people. Characters that cannot be seen are escaped, so that a reader sees all
+//! that a text holds.
 
 use std::fmt::Write as _;
 

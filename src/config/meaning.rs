@@ -19,7 +19,7 @@ pub(super) const RETRIES: RangeInclusive<u32> = 0..=100;
 pub(super) const WAIT_SECONDS: RangeInclusive<u32> = 0..=86_400;
 pub(super) const MAX_ITEMS: RangeInclusive<u32> = 0..=u32::MAX;
 pub(super) const CONCURRENCY: RangeInclusive<u32> = 1..=64;
-/// A year: more is a unit mistaken.
+/// A year: a larger number was probably meant in another unit.
 pub(super) const MIN_AGE_SECONDS: RangeInclusive<u32> = 0..=31_536_000;
 
 /// What a rule gets where neither it nor `defaults` says something.

@@ -29,7 +29,8 @@ use self::problems::{Anchor, Diagnostics, Path, Problem, Segment};
 use crate::relations;
 use crate::rule::{Config, Mode};
 
-/// So many problems get line and column; each costs another reading of the text.
+/// How many problems are shown with line and column. Finding each one costs another reading of the
+/// text.
 const MAX_LOCATED: usize = 100;
 
 /// The rules that a YAML text holds; `origin` names it in problems, such as `config.yaml`.

@@ -20,7 +20,8 @@ pub(super) enum PlaceType {
 pub(super) struct Fallback<'a> {
     bucket: Option<String>,
     base: Option<Base>,
-    /// `defaults` says something wrong about the bucket, so rules that lack one are not to blame.
+    /// `defaults` says something wrong about the bucket, so rules without one get no complaint of
+    /// their own.
     bucket_is_flawed: bool,
     /// The same for `base_file_path`.
     base_is_flawed: bool,
@@ -37,7 +38,7 @@ impl<'a> Fallback<'a> {
         }
     }
 
-    /// `defaults` is no mapping, so nothing that it might have said is missed.
+    /// `defaults` is no mapping, so rules get no complaint about what it might have said.
     pub(super) fn flawed(self) -> Self {
         Self {
             bucket_is_flawed: true,

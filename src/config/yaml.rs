@@ -22,8 +22,8 @@ const MAX_NODES: usize = 200_000;
 /// All text in them, counted likewise.
 const MAX_TEXT_BYTES: usize = 4 * CONFIG_MAX_BYTES;
 
-/// So many brackets may be open at once. The parser's time grows with the square of their number,
-/// long before it finds that nothing may be so deep.
+/// How many brackets may be open at once. The parser's time grows with the square of their number,
+/// and it takes long before it refuses the depth by itself.
 const MAX_OPEN_BRACKETS: usize = 10_000;
 
 const MERGE_KEY: &str = "<<";

@@ -23,9 +23,9 @@ use crate::stage::{Stage, Staged};
 /// In which order [`Store::list`] gives its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the bytes of the name: whoever lists may stop at the first entry too many.
+    /// By the bytes of the name. The caller can stop as soon as it has enough entries.
     ByName,
-    /// In no order: all must be seen, and the oldest come first.
+    /// In no order. The caller must look at all entries and takes the oldest first.
     ByAge,
 }
 
@@ -33,9 +33,10 @@ pub enum Order {
 pub struct Scope<'a> {
     /// Also in directories below. Keys: also those with a `/` in the name.
     pub recursive: bool,
-    /// Asked before an entry is looked at further, so that a name nobody wants costs nothing.
+    /// Called with a name before the entry itself is looked at, so that names that no rule wants
+    /// cost no system call.
     pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
-    /// Hears of what is left out of this listing although it lies in its scope.
+    /// Called for each directory that lies in the scope but is left out of the listing.
     pub aside: &'a (dyn Fn(Aside) + 'a),
 }
 
@@ -115,7 +116,7 @@ pub trait Store: Send + Sync {
     ///
     /// Must leave out what SPEC section 4 says is never a candidate. An error means that nothing
     /// of this listing may be acted on. A directory below that may not be read is no error: what is
-    /// in it is left out, and the scope hears of it.
+    /// in it is left out, and `Scope::aside` is called.
     fn list(
         &self,
         scope: &Scope<'_>,

@@ -27,7 +27,7 @@ pub(crate) enum Right {
 pub(crate) enum Finding {
     /// A run can do it; with what is worth knowing, which may be nothing.
     Good(String),
-    /// No obstacle to a run, but maybe not what its operator thinks.
+    /// A run can do it, but maybe not in the way that the operator expects.
     Note(String),
     /// A run would fail here.
     Bad(Error),
@@ -43,7 +43,8 @@ impl Finding {
     }
 }
 
-/// Hears of each probe, its name first, when it is over; breaks where no further one is wanted.
+/// Is called when a probe is over, with its name and what it showed. Breaks when no further probe
+/// is wanted.
 pub(crate) type OnFinding<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
 
 /// A name for something that is made only to see whether it can be. No two are the same; it is one

@@ -27,8 +27,8 @@ use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 const STICKY: u32 = 0o1000;
 
 impl LocalStore {
-    /// Tries what these rights need. A directory that is not there is none of a run's troubles,
-    /// where it can be made.
+    /// Tries what these rights need. A directory that does not exist is no problem where a run can
+    /// make it.
     pub(crate) fn probe(
         &self,
         rights: &BTreeSet<Right>,
@@ -190,7 +190,7 @@ impl LocalStore {
     /// What publishing and removing do, with a hidden file that is gone afterwards.
     fn try_write(&self) -> Result<()> {
         let stop = &self.context.stop;
-        // The second signal waits for the file to be gone; behind it none is made any more.
+        // A second signal waits until the file is removed. After that signal no file is made.
         let _held = stop.hold();
         if stop.requested().is_some() {
             return Err(Error::new(Kind::Stopped, "stopped by a signal"));
@@ -225,7 +225,8 @@ pub(crate) fn free_space(directory: &Path) -> Finding {
     }
 }
 
-/// Whether others' files in this directory are out of our reach, although it may be written.
+/// Whether we may not replace or remove the files of other users in this directory, although we may
+/// write to it.
 fn is_sticky(stat: &Stat) -> bool {
     let uid = rustix::process::geteuid();
     stat.permissions() & STICKY != 0 && !uid.is_root() && stat.owner().0 != uid.as_raw()

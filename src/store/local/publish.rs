@@ -102,7 +102,7 @@ impl LocalStore {
                 _ => return Err(error),
             }
             if staged.part_file().is_some() {
-                // What was staged there went with the directory.
+                // The staged copy was in that directory and is gone with it.
                 return Err(error.with_kind(Kind::Changed));
             }
         }
@@ -158,7 +158,7 @@ impl LocalStore {
         })
     }
 
-    /// Makes a file that is there already, and its name, as durable as a published one.
+    /// Makes a file that exists already, and its name, as durable as a published one.
     pub(super) fn make_durable(&self, file: &File, name: &Name) -> Result<()> {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
         let (dirs, _) = name.split();
@@ -271,7 +271,8 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Removes the part files of dead runs, once in each directory. Never fails: it is a courtesy.
+    /// Removes the part files of dead runs, once in each directory. Never fails, because no item
+    /// depends on it.
     fn sweep_once(&self, dirs: &[u8], directory: &OwnedFd) {
         if self.is_unswept(dirs) {
             sweep(directory, self.context.now());
@@ -321,7 +322,7 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
             stat.is_regular() && now.duration_since(stat.modified()) > PART_MAX_AGE
         });
         if stale {
-            // Whoever may not remove it, or comes second, leaves it.
+            // When the right is missing, or another run removed it first, nothing is to be done.
             let _ = unlinkat(directory, last, AtFlags::empty());
         }
     }

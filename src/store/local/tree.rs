@@ -84,7 +84,7 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parts = dirs.split(|&byte| byte == b'/');
     let mut parts = parts.filter(|part| !part.is_empty()).peekable();
-    // Whoever only passes through needs no right to read.
+    // Passing through a directory needs no right to read it.
     let access_for = |last: bool| flags | if last { access } else { OFlags::PATH };
     let mut dir = openat(CWD, root, access_for(parts.peek().is_none()), Mode::empty())?;
     while let Some(part) = parts.next() {
@@ -180,7 +180,8 @@ pub(super) fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
 
 /// Fails with `Invalid` for a name that would leave the directory or that no file can have.
 ///
-/// The engine refuses such names before; this is where a mistake of it would do harm.
+/// The engine refuses such names earlier. It is checked here again because here a mistake of the
+/// engine would do harm.
 pub(super) fn check_name(root: &Path, name: &Name) -> Result<()> {
     let refuse = |why: String| {
         let what = format!("use the name {:?} in {}", name.lossy(), root.display());
@@ -268,7 +269,8 @@ fn nanoseconds(part: impl TryInto<u32>) -> u32 {
     part.expect("the system gives less than a second")
 }
 
-/// Does it again, a few times, while a network filesystem says that a handle is stale.
+/// Repeats `act` up to [`STALE_TRIES`] times while a network filesystem answers that a handle is
+/// stale.
 pub(super) fn retry_stale<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 1..STALE_TRIES {
         match act() {

@@ -38,7 +38,7 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// a body that it refuses, then it resets the connection and its reason is lost.
 const ASK_FIRST_ABOVE_BYTES: u64 = 256 << 10;
 
-/// How long the server has to agree; then the body is sent all the same.
+/// How long to wait for the server to agree. After that the body is sent without an answer.
 const ASK_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An idle connection is not used for longer; `MinIO` closes it after 30 s.
@@ -376,7 +376,7 @@ impl Read for PayloadReader<'_> {
                 .map_err(io::Error::other)?,
         };
         if amount == 0 && left > 0 {
-            // ureq would ask for the missing bytes for ever.
+            // Without an error ureq would ask for the missing bytes in an endless loop.
             let short = Error::new(Kind::Storage, "read a staging file").because("it was cut");
             return Err(io::Error::other(short));
         }

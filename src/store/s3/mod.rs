@@ -171,7 +171,7 @@ impl Store for S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             match answer.status() {
-                // Whoever has no right to list the bucket may still have one to put.
+                // A user without the right to list the bucket may still have the right to put.
                 200 | 403 => Ok(()),
                 404 => {
                     let refusal = answer.refusal();
