@@ -3,11 +3,11 @@
 use jiff::SignedDuration;
 
 use crate::object::Place;
-use crate::rule::{Config, IfExists, Instant, Mode, Rule};
+use crate::rule::{Config, LocalTime, Rule};
 use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
-pub fn table(config: &Config, instant: &Instant) -> String {
+pub(crate) fn table(config: &Config, instant: &LocalTime) -> String {
     let mut text = String::new();
     for rule in &config.rules {
         let about = rule
@@ -39,7 +39,7 @@ pub fn table(config: &Config, instant: &Instant) -> String {
 }
 
 /// What is right, but not at every time of the year.
-fn notes(config: &Config, instant: &Instant) -> Vec<String> {
+fn notes(config: &Config, instant: &LocalTime) -> Vec<String> {
     let Some(day) = day_with_an_hour_twice(instant) else {
         return Vec::new();
     };
@@ -56,7 +56,7 @@ fn notes(config: &Config, instant: &Instant) -> Vec<String> {
 }
 
 /// The next day within a year on which the zone's clocks are set back.
-fn day_with_an_hour_twice(instant: &Instant) -> Option<String> {
+fn day_with_an_hour_twice(instant: &LocalTime) -> Option<String> {
     const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
     let (zone, until) = (&instant.zone, instant.at.checked_add(YEAR).ok()?);
     zone.following(instant.at)
@@ -72,7 +72,7 @@ fn day_with_an_hour_twice(instant: &Instant) -> Option<String> {
 }
 
 /// The text with a line's end behind it. Names may hold anything; a line must stay a line.
-pub fn as_line(text: &str) -> String {
+pub(crate) fn as_line(text: &str) -> String {
     format!("{}\n", escaped(text).trim_end())
 }
 
@@ -81,19 +81,8 @@ fn place(place: &Place) -> String {
 }
 
 /// How the rule treats its source and what is at the destination already.
-pub fn mode(rule: &Rule) -> String {
-    let mode = if rule.mode == Mode::Move {
-        "move"
-    } else {
-        "copy"
-    };
-    let if_exists = match rule.if_exists {
-        IfExists::Overwrite => "overwrite",
-        IfExists::Fail => "fail",
-        IfExists::KeepBoth => "keep_both",
-        IfExists::Skip => "skip",
-    };
-    format!("{mode}, if_exists {if_exists}")
+pub(crate) fn mode(rule: &Rule) -> String {
+    format!("{}, if_exists {}", rule.mode.word(), rule.if_exists.word())
 }
 
 fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {

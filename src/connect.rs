@@ -1,8 +1,8 @@
 //! `check --connect`: tries what a run would need, place by place, and tells it line by line.
 //!
-//! Goes on after a failure, for an operator wants to know all of them; leaves out only what an
-//! earlier failure of the same place already answers. Must leave nothing behind: how each probe
-//! sees to that is in `store::s3` and `store::local`. Stops between two probes.
+//! Continues after a failure, because an operator wants to see all of them, and leaves out only the
+//! probes that an earlier failure of the same place already answers. Must leave nothing behind; how
+//! each probe does that is said in `store::s3` and `store::local`. Stops between two probes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -20,13 +20,13 @@ use crate::summary::{Tally, exit_code};
 
 /// Tries all places of the rules and gives each line to `say` as soon as it is known; then the exit
 /// code.
-pub fn connect(config: &Config, stores: &RealStores, say: &mut dyn FnMut(&str)) -> u8 {
+pub(crate) fn connect(config: &Config, stores: &RealStores, say: &mut dyn FnMut(&str)) -> u8 {
     let mut teller = Teller {
         context: &stores.context,
         say,
         failed: 0,
     };
-    // What it breaks off for is told by the last line.
+    // The last line says why it broke off.
     let _ = teller.try_all(&needed(config), stores);
     teller.end()
 }
@@ -79,7 +79,7 @@ fn source_rights(rule: &Rule) -> Vec<Right> {
     rights
 }
 
-/// Only who replaces whatever is there need not look at it.
+/// A rule that overwrites need not look at what is there; the others must.
 fn dest_rights(rule: &Rule) -> Vec<Right> {
     match rule.if_exists {
         IfExists::Overwrite => vec![Right::Write],

@@ -3,14 +3,15 @@
 //! Nothing below `main` asks for the time or the environment itself, so tests choose both.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
-use crate::sync::{AtomicBool, AtomicI32, Condvar, Mutex, MutexGuard};
+use crate::poison::unpoisoned;
+use crate::sync::{AtomicBool, AtomicI32, Condvar, Mutex};
 
 /// The world as one run sees it.
 pub struct Context {
@@ -18,7 +19,7 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// Where staging files go.
     pub temp_dir: PathBuf,
-    /// Who has room there.
+    /// Which items have room there.
     pub staging: Arc<Staging>,
     /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
@@ -41,10 +42,11 @@ impl Context {
     }
 }
 
-/// How often who waits for room looks whether transfers are to be broken off.
+/// How often a thread that waits for room checks whether transfers are to be broken off.
 const STAGING_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Counts who has room in the staging directory: what does not fit waits for those.
+/// Counts the items that have room in the staging directory. An item that does not fit waits until
+/// one of them gives its room back.
 #[derive(Default)]
 pub struct Staging {
     holders: Mutex<usize>,
@@ -52,17 +54,17 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Takes room by `attempt`, one caller at a time; has it until the second answer is dropped.
-    /// Where the attempt fails it is repeated whenever somebody gave room back.
+    /// Takes room by `attempt`, one caller at a time, and keeps it until the [`StagingRoom`] is
+    /// dropped. When the attempt fails, it is repeated each time another item gives room back.
     ///
     /// # Errors
-    /// That of an attempt when nobody else had room. `Stopped`: transfers are to be broken off.
+    /// That of the attempt when no other item has room. `Stopped`: transfers are to be broken off.
     pub fn take<T>(
         self: &Arc<Self>,
         stop: &Stop,
         mut attempt: impl FnMut() -> Result<T>,
     ) -> Result<(T, StagingRoom)> {
-        let mut holders = lock(&self.holders);
+        let mut holders = unpoisoned(self.holders.lock());
         loop {
             stop.check()?;
             match attempt() {
@@ -77,7 +79,7 @@ impl Staging {
             while *holders == before {
                 stop.check()?;
                 let waited = self.given_back.wait_timeout(holders, STAGING_PATIENCE);
-                holders = waited.unwrap_or_else(PoisonError::into_inner).0;
+                holders = unpoisoned(waited).0;
             }
         }
     }
@@ -88,7 +90,7 @@ pub struct StagingRoom(Arc<Staging>);
 
 impl Drop for StagingRoom {
     fn drop(&mut self) {
-        *lock(&self.0.holders) -= 1;
+        *unpoisoned(self.0.holders.lock()) -= 1;
         self.0.given_back.notify_all();
     }
 }
@@ -112,7 +114,7 @@ pub struct Stop {
 
 impl Stop {
     /// The signal that asked to stop, if one did.
-    pub fn requested(&self) -> Option<i32> {
+    pub(crate) fn requested(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
             signal => Some(signal),
@@ -121,7 +123,7 @@ impl Stop {
 
     /// Asks to stop and wakes all who wait.
     pub fn request(&self, signal: i32) {
-        let guard = lock(&self.lock);
+        let guard = unpoisoned(self.lock.lock());
         self.signal.store(signal, Ordering::SeqCst);
         drop(guard);
         self.changed.notify_all();
@@ -129,8 +131,8 @@ impl Stop {
     }
 
     /// Runs `hook` when somebody asks to stop; at once if somebody did.
-    pub fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = lock(&self.on_request);
+    pub(crate) fn on_request(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut hooks = unpoisoned(self.on_request.lock());
         if self.requested().is_some() {
             hook();
         } else {
@@ -145,8 +147,8 @@ impl Stop {
     }
 
     /// Runs `hook` when transfers are broken off; at once if they were.
-    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = lock(&self.on_cancel);
+    pub(crate) fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut hooks = unpoisoned(self.on_cancel.lock());
         if self.cancelled.load(Ordering::SeqCst) {
             hook();
         } else {
@@ -154,7 +156,7 @@ impl Stop {
         }
     }
 
-    /// Fails once transfers are to be broken off; asked for every chunk.
+    /// Fails once transfers are to be broken off. Transfers call it before every chunk.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Stopped, "stopped by a signal"));
@@ -170,35 +172,35 @@ impl Stop {
         self.check()
     }
 
-    /// While the answer lives, a second signal ends the process only once what is half done was
-    /// undone; for work of milliseconds. See [`Stop::wait_for_holders`].
+    /// Holds off the end of the process while the answer lives: after a second signal the process
+    /// waits until it is dropped. For work of milliseconds that must not stay half done. See
+    /// [`Stop::wait_for_holders`].
     pub fn hold(&self) -> Hold<'_> {
-        *lock(&self.holders) += 1;
+        *unpoisoned(self.holders.lock()) += 1;
         Hold(self)
     }
 
-    /// Waits until nobody holds, or for `at_most`: a disk that hangs must not keep a process alive.
-    pub fn wait_for_holders(&self, at_most: Duration) {
+    /// Waits until no [`Hold`] is left, for `at_most`: a disk that hangs must not keep the process
+    /// alive.
+    pub(crate) fn wait_for_holders(&self, at_most: Duration) {
         self.ending.store(true, Ordering::SeqCst);
         let some = |holders: &mut usize| *holders > 0;
         drop(
             self.released
-                .wait_timeout_while(lock(&self.holders), at_most, some),
+                .wait_timeout_while(unpoisoned(self.holders.lock()), at_most, some),
         );
     }
 
-    /// Whether the process is about to end: who holds must let go.
-    pub fn is_ending(&self) -> bool {
+    /// Whether the process is about to end. Each owner of a [`Hold`] must then drop it soon.
+    pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
     }
 
     /// Waits for `duration`, or until somebody asks to stop; says whether the wait was whole.
     pub fn wait(&self, duration: Duration) -> bool {
-        let guard = lock(&self.lock);
-        let (_guard, _) = self
-            .changed
-            .wait_timeout_while(guard, duration, |()| self.requested().is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let guard = unpoisoned(self.lock.lock());
+        let none = |(): &mut ()| self.requested().is_none();
+        let _waited = unpoisoned(self.changed.wait_timeout_while(guard, duration, none));
         self.requested().is_none()
     }
 }
@@ -208,17 +210,13 @@ pub struct Hold<'a>(&'a Stop);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.holders) -= 1;
+        *unpoisoned(self.0.holders.lock()) -= 1;
         self.0.released.notify_all();
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn run_all(hooks: &Mutex<Vec<Hook>>) {
-    for hook in std::mem::take(&mut *lock(hooks)) {
+    for hook in std::mem::take(&mut *unpoisoned(hooks.lock())) {
         hook();
     }
 }

@@ -17,14 +17,14 @@ use crate::config::Problems;
 use crate::logger::{Format, Level};
 
 /// Where the config is when nothing else is said.
-pub const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
+pub(crate) const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
 /// Where Kubernetes reads a container's last words.
-pub const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
+pub(crate) const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 
 const DEFAULT_REGION: &str = "us-east-1";
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// A day: more is a unit mistaken.
+/// A day: a larger number was probably meant in another unit.
 const CONNECT_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 /// Half an hour: a server that is silent for longer holds a run, not a transfer.
 const READ_TIMEOUT_MAX_SECONDS: f64 = 1800.0;

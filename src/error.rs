@@ -41,21 +41,21 @@ pub enum Kind {
 
 impl Kind {
     /// Whether the same request may succeed a moment later on a fresh connection.
-    pub fn is_quick(self) -> bool {
+    pub(crate) fn is_quick(self) -> bool {
         matches!(self, Self::Transient)
     }
 
     /// Whether a further attempt may help; false for what no repeat can mend.
-    pub fn is_retryable(self) -> bool {
+    pub(crate) fn is_retryable(self) -> bool {
         !matches!(self, Self::Exists | Self::Invalid | Self::Stopped)
     }
 }
 
-/// What went wrong: doing what, to what, why, and what to do about it.
+/// What went wrong: the action, its subject, the cause, and the advice.
 #[derive(Debug)]
 pub struct Error(Box<Level>);
 
-/// Apart, so that a result is small where all goes well.
+/// In a box, so that a `Result` without an error is small.
 #[derive(Debug)]
 struct Level {
     kind: Kind,
@@ -87,7 +87,7 @@ impl Error {
 
     /// Adds what to do about it, printed in parentheses at the end.
     #[must_use]
-    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
         self.0.advice = Some(advice.into());
         self
     }
@@ -118,7 +118,7 @@ impl Error {
 
     /// The same error with another kind, where only the caller knows what a cause means.
     #[must_use]
-    pub fn with_kind(mut self, kind: Kind) -> Self {
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
     }

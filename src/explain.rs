@@ -8,11 +8,11 @@ use crate::object::{Entry, Name, Place, Version};
 use crate::pattern::Matcher;
 use crate::plan;
 use crate::relations;
-use crate::rule::{Config, Instant, Mode, Rule};
+use crate::rule::{Config, LocalTime, Mode, Rule};
 use crate::text::{escaped, shown};
 
 /// What is said of each rule, in the order of the config, and whether any takes the name.
-pub fn explain(config: &Config, asked: &str, instant: &Instant) -> (String, bool) {
+pub(crate) fn explain(config: &Config, asked: &str, instant: &LocalTime) -> (String, bool) {
     let mut text = String::new();
     let mut taken = false;
     for rule in &config.rules {
@@ -45,7 +45,7 @@ impl Story {
     }
 
     /// `Some` when the rule takes the item.
-    fn tell(&mut self, rule: &Rule, asked: &str, instant: &Instant) -> Option<()> {
+    fn tell(&mut self, rule: &Rule, asked: &str, instant: &LocalTime) -> Option<()> {
         let name = match below(rule, asked) {
             Ok(name) => name,
             Err(why) => {

@@ -47,26 +47,26 @@ pub fn chart(config: &Config) -> String {
             &format!("p{source} -->|\"{}\"| p{dest}", arrow(rule)),
         );
     }
-    let findings = relations::findings(&config.rules);
-    for (index, finding) in findings.iter().enumerate() {
+    let warnings = relations::warnings(&config.rules);
+    for (index, warning) in warnings.iter().enumerate() {
         let note = index + 1;
         line(
             &mut chart,
-            &format!("w{note}>\"{}\"]:::warning", label(&finding.text)),
+            &format!("w{note}>\"{}\"]:::warning", label(&warning.text)),
         );
-        let mut places: Vec<usize> = finding.places.iter().map(at).collect();
+        let mut places: Vec<usize> = warning.places.iter().map(at).collect();
         places.dedup();
         for place in places {
             line(&mut chart, &format!("w{note} -.- p{place}"));
         }
     }
-    if !findings.is_empty() {
+    if !warnings.is_empty() {
         line(&mut chart, "classDef warning stroke:red,stroke-dasharray:4");
     }
     for index in 0..config.rules.len() {
-        if findings
+        if warnings
             .iter()
-            .any(|finding| finding.rules.contains(&index))
+            .any(|warning| warning.rules.contains(&index))
         {
             line(&mut chart, &format!("linkStyle {index} stroke:red"));
         }

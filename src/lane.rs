@@ -1,13 +1,14 @@
 //! One rule in the run: its two ends, and how far it is.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::object::{Entry, Place};
 use crate::plan::{self, Mark};
+use crate::poison::unpoisoned;
 use crate::rule::Rule;
 use crate::store::Store;
 use crate::summary::Tally;
@@ -34,8 +35,8 @@ pub struct Lane<'a> {
 
 /// A rule that is at work.
 pub struct Opened {
-    /// With the links on the paths of its places resolved: what is decided by comparing places is
-    /// decided by this one. What is said names the places as the operator wrote them.
+    /// The rule with the links on the paths of its places resolved, for decisions that compare
+    /// places. The log names the places as the operator wrote them.
     pub resolved: Rule,
     /// Where it takes from.
     pub source: Box<dyn Store>,
@@ -66,9 +67,9 @@ pub struct Progress {
     pub ended: usize,
     /// What a further listing selected beyond the room there was.
     pub reserve: VecDeque<Entry>,
-    /// At the destination already, as the listings so far said.
+    /// Items that the listings so far found at the destination already.
     pub said_delivered: u64,
-    /// Directories that were left out, as the listings so far said.
+    /// Directories that the listings so far left out.
     pub said_aside: HashSet<String>,
     /// The last listing left eligible items.
     pub more: bool,
@@ -149,9 +150,8 @@ impl<'a> Lane<'a> {
         opened.expect("a lane has items only once it was listed")
     }
 
-    /// How far it is. Not to be held while anything is said or waited for.
+    /// How far the rule is. Do not hold the lock while you log or wait.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
-        let progress = self.progress.lock();
-        progress.unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.progress.lock())
     }
 }

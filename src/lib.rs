@@ -32,62 +32,82 @@
 //!
 //! # Where to find what
 //!
+//! A name with `::` is a file in a folder: `config::meaning` is `src/config/meaning.rs`.
+//!
 //! | file | responsible for |
 //! | --- | --- |
 //! | `main.rs` | the process: its streams and exit code |
 //! | `start` | arguments, environment and config to a run |
 //! | `cli` | the command line and `--help` |
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
-//! | `graph`, `check`, `connect`, `explain` | what an operator asks before a run |
+//! | `graph` | the rules as a chart, for a README or a merge request |
+//! | `check` | the rules as a table: `check` |
+//! | `connect` | tries what a run would need: `check --connect` |
+//! | `explain` | which rule takes a name, and why the others do not |
 //! | `open` | the stores of a real run |
-//! | `run` | the shell: threads, attempts, outcomes counted and told |
+//! | `run` | the shell: threads, attempts, outcomes counted and told; ends a rule (`end_rule`) |
 //! | `round` | one round of a rule: select, say what is left alone, claim |
 //! | `lane` | a rule in the run: its two ends and how far it is |
 //! | `report` | what the log says of a run, event by event |
 //! | `schedule` | who works on what next: fairness, order, waits, halts |
 //! | `summary` | counts and the exit code |
-//! | `transfer` | one item: ready, stage, publish, remove |
-//! | `plan` | which entries, in which order, under which name; claims |
-//! | `store` | the contract of a place that files are in; `store::s3`, `store::local` |
+//! | `transfer` | one item: ready, stage, publish, remove; the only caller of `Store::remove` |
+//! | `plan` | which entries, in which order, under which name (`numbered`: its number); claims |
+//! | `store` | the contract of a place that files are in; what both stores share |
+//! | `store::probe` | the words in which a store tells what a probe showed |
+//! | `store::local` | a directory; `tree`, `listing`, `publish`, `probe` |
+//! | `store::s3` | a bucket prefix: `list`, `get`, `put`, `tags`, `probe` |
+//! | `store::s3::client` | signs and sends a request, once; `retry` repeats it |
+//! | `store::s3::answer` | what the server answers, its body still to be read |
+//! | `store::s3::error` | what a refusal means, such as a 503: its kind and its text |
+//! | `store::s3::transport` | what it means that a request had no whole answer |
 //! | `stage` | the local temporary copy: hashed on the way in, handed out part by part |
 //! | `part` | files that are being written: hidden beside what they become, or without a name |
 //! | `environment` | environment variables |
-//! | `config` | YAML to `rule::Config`, all problems at once |
+//! | `config` | YAML to `rule::Config`, all problems at once; see its head for the stages |
+//! | `config::schema` | the keys that each mapping may hold, and what people write instead |
+//! | `config::meaning` | what the keys mean, and the default of each; `places`, `names` |
 //! | `relations` | rules looked at together, and the examples they carry |
-//! | `rule`, `pattern` | what a rule means; how names match and what they become |
+//! | `rule` | what a rule means once it is read; the words of `mode` and `if_exists` |
+//! | `pattern` | how names match and what they become |
 //! | `shell_pattern` | a glob, read once |
 //! | `context` | time, stop flag, staging directory |
-//! | `object`, `error` | the words everything speaks in |
+//! | `object` | an item's name, version and place; whether a place lies inside another |
+//! | `error` | the one error type; whether a further attempt may help |
 //! | `logger` | one line per event |
 //! | `text` | what cannot be seen is escaped |
 //! | `status` | the last line of a terminal: what is under way |
+//! | `poison` | locks that outlive a panic |
 //! | `sync` | the locks, threads and clock that the engine waits with |
+//!
+//! How to add a key, an `if_exists` mode, a metric or a fault, with the files in order, is in
+//! `tests/README.md`.
 
 pub mod start;
 
 pub mod cli;
 
-pub mod signal;
+mod signal;
 
 pub mod graph;
 
-pub mod check;
+mod check;
 
-pub mod connect;
+mod connect;
 
-pub mod explain;
+mod explain;
 
-pub mod open;
+mod open;
 
 pub mod run;
 
 pub mod round;
 
-pub mod lane;
+mod lane;
 
-pub mod report;
+mod report;
 
-pub mod schedule;
+mod schedule;
 
 pub mod summary;
 
@@ -123,6 +143,8 @@ pub mod logger;
 
 pub mod text;
 
-pub mod status;
+mod status;
 
-pub mod sync;
+mod poison;
+
+mod sync;

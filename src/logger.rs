@@ -1,6 +1,6 @@
 //! One line per event on standard output; the only place that prints one.
 //!
-//! Where a person looks on, lines and [`status`](crate::status) take turns on one terminal: while
+//! At a terminal, lines and [`status`](crate::status) take turns on one terminal: while
 //! there is a status, lines are held until it is drawn again, which is a fifth of a second at most.
 //!
 //! Names that come from outside are quoted and escaped, so that an object key cannot forge a line.
@@ -8,10 +8,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
 
+use crate::poison::unpoisoned;
 use crate::status::{Screen, UnderWay};
 use crate::text;
 
@@ -30,7 +31,7 @@ pub enum Level {
 
 impl Level {
     /// The level of that name in lower case.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "error" => Self::Error,
             "warn" => Self::Warn,
@@ -71,7 +72,7 @@ pub enum Format {
 
 impl Format {
     /// The format of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "text" => Some(Self::Text),
             "json" => Some(Self::Json),
@@ -80,7 +81,7 @@ impl Format {
     }
 }
 
-/// Which of the standard streams a person looks at.
+/// Which of the standard streams are a terminal.
 #[derive(Default)]
 pub struct Terminal {
     /// Standard output is one.
@@ -167,17 +168,17 @@ impl Logger {
     }
 
     /// The first line of level error that was written, without its line feed.
-    pub fn first_error(&self) -> Option<String> {
+    pub(crate) fn first_error(&self) -> Option<String> {
         self.sink().first_error.clone()
     }
 
     /// The last line that was written, without its line feed.
-    pub fn last_line(&self) -> String {
+    pub(crate) fn last_line(&self) -> String {
         self.sink().last.clone()
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.sink.lock())
     }
 }
 
@@ -247,7 +248,7 @@ impl Line<'_> {
     }
 
     /// Adds a text where there is one.
-    pub fn maybe(self, key: &'static str, value: Option<&str>) -> Self {
+    pub(crate) fn maybe(self, key: &'static str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(key, value),
             None => self,
@@ -282,7 +283,7 @@ impl Line<'_> {
         if sink.terminal.colour && self.logger.format == Format::Text {
             let label = self.level.label();
             let coloured = format!("{}{label}\x1b[0m", self.level.colour());
-            // What stands before it is the time, which has no letters that could be taken for it.
+            // Before the level stands only the time, which holds none of its letters.
             self.text = self.text.replacen(label, &coloured, 1);
         }
         match &mut sink.held {

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let code = match start(outside) {
         Done::Ran(code) => code,
         Done::Said(text, code) => {
-            // Whoever closes the pipe early has read enough.
+            // A reader that closes the pipe early has read enough.
             let _ = std::io::stdout().write_all(text.as_bytes());
             code
         }

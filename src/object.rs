@@ -55,14 +55,14 @@ impl Name {
 }
 
 /// The longest part of a name, in bytes: `NAME_MAX` of Linux, and `MinIO`'s limit too.
-pub const PART_MAX_BYTES: usize = 255;
+pub(crate) const PART_MAX_BYTES: usize = 255;
 
 /// The longest key, in bytes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
-pub const KEY_MAX_BYTES: usize = 1024;
+pub(crate) const KEY_MAX_BYTES: usize = 1024;
 
 /// Why no file and no key can have a part like this one.
-pub fn part_flaw(part: &[u8]) -> Option<&'static str> {
+pub(crate) fn part_flaw(part: &[u8]) -> Option<&'static str> {
     match part {
         b"" => Some("a part of the name is empty"),
         b"." | b".." => Some("a part of the name is `.` or `..`"),
@@ -178,7 +178,7 @@ impl Place {
     ///
     /// This is the one answer to whether a place lies inside another. It compares what is written:
     /// links are resolved before, where they matter.
-    pub fn path_to(&self, inner: &Self) -> Option<Vec<u8>> {
+    pub(crate) fn path_to(&self, inner: &Self) -> Option<Vec<u8>> {
         match (self, inner) {
             (
                 Self::S3 { bucket, prefix },
@@ -202,7 +202,7 @@ impl Place {
     }
 
     /// The name that an item of this place has for `other`, where it lies in there.
-    pub fn name_from(&self, other: &Self, name: &Name) -> Option<Name> {
+    pub(crate) fn name_from(&self, other: &Self, name: &Name) -> Option<Name> {
         if let Some(directories) = other.path_to(self) {
             return Name::new([&directories, name.as_bytes()].concat());
         }

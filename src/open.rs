@@ -10,10 +10,10 @@ use crate::object::Place;
 use crate::run::Stores;
 use crate::store::local::LocalStore;
 use crate::store::s3::{Client, S3Store};
-use crate::store::{Finding, Report, Right, Store};
+use crate::store::{Finding, OnFinding, Right, Store};
 
 /// Opens directories, and bucket prefixes where there is a client.
-pub struct RealStores {
+pub(crate) struct RealStores {
     /// The connection to MinIO; `None` where no rule needs one.
     pub client: Option<Arc<Client>>,
     /// The world of the run.
@@ -49,12 +49,12 @@ impl Stores for RealStores {
 impl RealStores {
     /// Tries what these rights need at a place; see [`Right`]. `recursive`: also reads the
     /// directories below.
-    pub fn probe(
+    pub(crate) fn probe(
         &self,
         place: &Place,
         rights: &BTreeSet<Right>,
         recursive: bool,
-        report: &mut Report<'_>,
+        report: &mut OnFinding<'_>,
     ) -> ControlFlow<()> {
         match place {
             Place::File { .. } => {
@@ -69,7 +69,7 @@ impl RealStores {
     }
 
     /// The endpoint, for people, and the first of the places that is a bucket.
-    pub fn any_bucket<'a>(
+    pub(crate) fn any_bucket<'a>(
         &self,
         places: impl IntoIterator<Item = &'a Place>,
     ) -> Option<(&str, S3Store)> {

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 
 /// How the names of files that are being written begin and end. No item may take such a name, since
 /// a later run removes old ones.
-pub const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
+pub(crate) const PART_FILE: (&str, &str) = (".bots-mover-", ".part");
 
 /// How many random names are tried for a part file.
 const NAME_TRIES: u32 = 8;
@@ -32,10 +32,11 @@ const NAME_TRIES: u32 = 8;
 /// Less the process umask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// So much is written before it is pushed to the disk; as much again may be on its way.
+/// How many bytes are written before they are pushed to the disk. Up to twice as many can be in
+/// memory, because the last push may not be finished.
 const PUSH_BYTES: u64 = 8 << 20;
 
-/// So much is left free where staging files are: others may need it.
+/// How many bytes staging files leave free on their filesystem, because other programs need room.
 const RESERVE_BYTES: u64 = 16 << 20;
 
 /// What is done where the destination exists.
@@ -71,7 +72,8 @@ pub struct PartFile {
     /// All before this offset was pushed to the disk.
     pushed_bytes: AtomicU64,
     settled: OnceLock<()>,
-    /// Of a file without a name: behind `file`, so that it is given back when that is closed.
+    /// The room of a file without a name. It stands after `file`, so that the file is closed before
+    /// the room is given back.
     room: Option<StagingRoom>,
 }
 
@@ -82,12 +84,12 @@ struct DirectoryEntry {
 }
 
 impl PartFile {
-    /// A file without a name in `TMPDIR`, with room for so many bytes. Where there is none, waits
-    /// for those who have some.
+    /// A file without a name in `TMPDIR`, with room for so many bytes. When there is no room, waits
+    /// until other items give theirs back.
     ///
     /// # Errors
     /// `Storage`: none can be made there, or it does not fit. `Stopped`: transfers are broken off.
-    pub fn unnamed(context: &Context, size_bytes: u64) -> Result<Self> {
+    pub(crate) fn unnamed(context: &Context, size_bytes: u64) -> Result<Self> {
         let directory = &context.temp_dir;
         let shown = format!("a staging file in {}", directory.display());
         let attempt = || {
@@ -207,7 +209,8 @@ impl PartFile {
             return Ok(());
         }
         fsync(&self.file).map_err(|error| self.fault("sync", error))?;
-        // Closing another handle of it says the same, and it can still be compared.
+        // Closing a second handle reports the same error, and the first one stays open, so
+        // that the contents can still be compared.
         let handle = self.file.try_clone();
         let handle = handle.map_err(|error| self.fault("close", error))?;
         match close_err::Closable::close(handle) {
@@ -265,7 +268,7 @@ impl PartFile {
             .expect("a file without a name has no case");
         let upper = entry.name.to_ascii_uppercase();
         match statat(&entry.directory, upper, AtFlags::SYMLINK_NOFOLLOW) {
-            // The name is random: who has it can only be the part.
+            // The name is random, so only our own file can have it.
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error),

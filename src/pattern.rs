@@ -79,7 +79,7 @@ impl fmt::Display for Matcher {
 
 /// The instant that all tokens of a run are made from, and the zone they are shown in.
 #[derive(Debug, Clone)]
-pub struct Instant {
+pub struct LocalTime {
     /// When the run started.
     pub at: Timestamp,
     /// From `TZ`.
@@ -148,7 +148,7 @@ impl Rename {
     /// The new last part: every match is replaced; no match leaves it as it is.
     ///
     /// An empty match right after a match does not count, so `(.*)` matches once.
-    pub fn apply(&self, last_part: &[u8], instant: &Instant, modified: Timestamp) -> Vec<u8> {
+    pub fn apply(&self, last_part: &[u8], instant: &LocalTime, modified: Timestamp) -> Vec<u8> {
         let text = to_text(last_part);
         // Only then are there characters that stand for bytes.
         let escaped = matches!(text, Cow::Owned(_));
@@ -204,7 +204,7 @@ impl Rename {
         renamed: &mut Vec<u8>,
         captures: &Captures<'_>,
         escaped: bool,
-        instant: &Instant,
+        instant: &LocalTime,
         modified: Timestamp,
     ) {
         for part in &self.template {
@@ -239,7 +239,7 @@ impl fmt::Display for Flaw {
 pub fn dest_name(
     rename: Option<&Rename>,
     name: &Name,
-    instant: &Instant,
+    instant: &LocalTime,
     modified: Timestamp,
 ) -> Vec<u8> {
     let Some(rename) = rename else {
@@ -268,7 +268,7 @@ impl Token {
         Some(Self { format, of, utc })
     }
 
-    fn text(self, instant: &Instant, modified: Timestamp) -> String {
+    fn text(self, instant: &LocalTime, modified: Timestamp) -> String {
         let at = match self.of {
             Moment::Run => instant.at,
             Moment::Item => modified,
@@ -511,8 +511,8 @@ mod tests {
         Name::new(bytes).expect("a whole name")
     }
 
-    fn instant() -> Instant {
-        Instant {
+    fn instant() -> LocalTime {
+        LocalTime {
             at: "2026-11-21T08:10:04Z".parse().expect("a timestamp"),
             zone: TimeZone::get("Europe/Berlin").expect("a zone"),
         }

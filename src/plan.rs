@@ -10,14 +10,15 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
 use crate::object::{Entry, KEY_MAX_BYTES, Name, PART_MAX_BYTES, Place, join, part_flaw};
 use crate::pattern;
-use crate::rule::{Instant, Rule};
+use crate::poison::unpoisoned;
+use crate::rule::{LocalTime, Rule};
 use crate::store::{Listed, Order, is_temporary};
 
 /// The first `max_items` of what it is offered, holding no more than those.
@@ -59,7 +60,7 @@ impl Ord for Aged {
     }
 }
 
-/// An entry's place in the order of its source: a further listing goes on behind it.
+/// An entry's place in the order of its source. The next listing of the rule continues behind it.
 #[derive(Clone)]
 pub struct Mark {
     order: Order,
@@ -78,14 +79,15 @@ impl Mark {
     }
 
     /// Whether an entry comes up to here, and not behind.
-    pub fn covers(&self, entry: &Entry) -> bool {
+    pub(crate) fn covers(&self, entry: &Entry) -> bool {
         match self.order {
             Order::ByName => entry.name <= self.name,
             Order::ByAge => (entry.modified, &entry.name) <= (self.modified, &self.name),
         }
     }
 
-    /// The name behind which all lies that comes behind, where names tell.
+    /// The name after which a further listing can begin; `None` where entries are not in the order
+    /// of their names.
     pub fn name(&self) -> Option<&Name> {
         (self.order == Order::ByName).then_some(&self.name)
     }
@@ -105,7 +107,7 @@ impl Selection {
     }
 
     /// Whether an entry of this age and name would be taken, were it offered now.
-    pub fn would_take(&self, entry: &Entry) -> bool {
+    pub(crate) fn would_take(&self, entry: &Entry) -> bool {
         match self.order {
             Order::ByName => self.by_name.len() < self.max_items,
             Order::ByAge => {
@@ -118,8 +120,9 @@ impl Selection {
         }
     }
 
-    /// Takes an eligible entry if it is among the first; breaks when none behind it can be.
-    pub fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
+    /// Takes an eligible entry if it is among the first `max_items`. Breaks when no later entry can
+    /// be.
+    pub(crate) fn offer(&mut self, entry: Entry) -> ControlFlow<()> {
         match self.order {
             Order::ByName => {
                 if self.by_name.len() < self.max_items {
@@ -184,7 +187,7 @@ pub struct Selected {
 
 /// The rule's destination where it lies strictly inside its source, so that what was delivered is
 /// not taken again.
-pub fn dest_inside_source(rule: &Rule) -> bool {
+pub(crate) fn dest_inside_source(rule: &Rule) -> bool {
     let path = rule.source.path_to(&rule.dest);
     path.is_some_and(|path| !path.is_empty())
 }
@@ -193,7 +196,7 @@ pub fn dest_inside_source(rule: &Rule) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the reason: no repeat can mend it.
-pub fn destination(rule: &Rule, entry: &Entry, instant: &Instant) -> Result<Name> {
+pub fn destination(rule: &Rule, entry: &Entry, instant: &LocalTime) -> Result<Name> {
     let bytes = pattern::dest_name(rule.rename.as_ref(), &entry.name, instant, entry.modified);
     let refuse = |why: &str| {
         let place = rule.dest.to_string();
@@ -251,17 +254,18 @@ pub struct Claims {
 #[derive(Default)]
 struct Taken {
     sources: Vec<Place>,
-    /// The destination, and where whoever was first comes from.
+    /// The destination, and the first item that claimed it.
     first: HashMap<u128, (u32, Name)>,
-    /// For files: the first destination among those that differ only by upper and lower case. A
-    /// number with the upper half of a key of `first`, under half a number for the name in lower
-    /// case: there is one for each item, and hardly ever a twin that the whole is looked for.
+    /// For files: the first destination among those that differ only by upper and lower case. To
+    /// save memory both sides are half a number: the key stands for the name in lower case, the
+    /// value is the upper half of a key of `first`. The whole key is searched only for twins, which
+    /// are rare.
     folded: HashMap<u64, u64>,
 }
 
 impl Claims {
-    /// Claims `name` at `dest` for the item of this name at `source`; the source of whoever was
-    /// first, if somebody was.
+    /// Claims `name` at `dest` for the item `from` of `source`. Fails with the item that has
+    /// claimed it before.
     pub fn claim(
         &self,
         dest: &Place,
@@ -269,7 +273,7 @@ impl Claims {
         (source, from): (&Place, &Name),
     ) -> Result<(), String> {
         let (spot, folded_spot) = self.spots(dest, name);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = unpoisoned(self.taken.lock());
         let Taken {
             sources,
             first,
@@ -296,12 +300,12 @@ impl Claims {
         }
     }
 
-    /// The source of whoever was first to claim a name that differs from this one only by upper
-    /// and lower case; files only. Both are one file where the destination does not tell them
-    /// apart, which only a look at it shows.
-    pub fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
+    /// The item that was first to claim a name that differs from this one only by upper and lower
+    /// case; files only. Whether both names are one file depends on the destination's filesystem,
+    /// so the caller must ask it.
+    pub(crate) fn twin(&self, dest: &Place, name: &Name) -> Option<String> {
         let (spot, folded_spot) = self.spots(dest, name);
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = unpoisoned(self.taken.lock());
         let at = *taken.folded.get(&folded_spot?)?;
         if at == spot[0] {
             return None;
@@ -311,7 +315,7 @@ impl Claims {
         Some(taken.sources[*source as usize].item(from))
     }
 
-    /// What stands for a destination, and, for a file, for it in lower case.
+    /// The number of a destination and, for a file, the number of its name in lower case.
     fn spots(&self, dest: &Place, name: &Name) -> ([u64; 2], Option<u64>) {
         let (bucket, whole) = match dest {
             Place::S3 { bucket, prefix } => {
@@ -426,7 +430,7 @@ mod tests {
     }
 
     fn check_destination(rule: &Rule, name: &[u8], expected: &str) {
-        let instant = Instant {
+        let instant = LocalTime {
             at: Timestamp::UNIX_EPOCH,
             zone: TimeZone::UTC,
         };

@@ -10,10 +10,10 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use crate::object::{Name, Place};
 use crate::pattern::{Matcher, Rename, dest_name};
-use crate::rule::{Config, Example, IfExists, Instant, Mode, Rule};
+use crate::rule::{Config, Example, IfExists, LocalTime, Mode, Rule};
 
-/// So many warnings about two rules are given: what is wrong with every pair is one mistake, and
-/// there are as many pairs as the square of the rules.
+/// How many warnings about two rules are given. What is wrong with every pair is one mistake, and
+/// the number of pairs grows with the square of the number of rules.
 const MAX_PAIRS: usize = 100;
 
 /// Rules that cannot be meant so: each one's name and what is wrong with its destination.
@@ -34,7 +34,7 @@ pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
 }
 
 /// What is allowed but looks like a mistake.
-pub struct Finding {
+pub(crate) struct Warning {
     /// The rules that it is about, by their place in the list.
     pub rules: Vec<usize>,
     /// Where it happens.
@@ -43,26 +43,20 @@ pub struct Finding {
     pub text: String,
 }
 
-/// The texts of all [`findings`].
-pub fn warnings(rules: &[Rule]) -> Vec<String> {
-    let findings = findings(rules).into_iter();
-    findings.map(|finding| finding.text).collect()
-}
-
 /// What is allowed but looks like a mistake: rule by rule, then pair by pair.
-pub fn findings(rules: &[Rule]) -> Vec<Finding> {
-    let found = |rules: &[usize], places: &[&Place], text| Finding {
+pub(crate) fn warnings(rules: &[Rule]) -> Vec<Warning> {
+    let found = |rules: &[usize], places: &[&Place], text| Warning {
         rules: rules.into(),
         places: places.iter().map(|place| (*place).clone()).collect(),
         text,
     };
-    let mut findings = Vec::new();
+    let mut warnings = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let texts = alone(rule).into_iter();
-        findings.extend(texts.map(|text| found(&[index], &[&rule.dest], text)));
+        warnings.extend(texts.map(|text| found(&[index], &[&rule.dest], text)));
     }
     let samples: Vec<Vec<String>> = rules.iter().map(samples).collect();
-    let pairs_from = findings.len();
+    let pairs_from = warnings.len();
     for (index, a) in rules.iter().enumerate() {
         for (other, b) in rules.iter().enumerate().skip(index + 1) {
             let names = || candidates(a, b, &samples[index], &samples[other]);
@@ -70,28 +64,28 @@ pub fn findings(rules: &[Rule]) -> Vec<Finding> {
             // The cheap questions first: most pairs of many rules end here.
             if touch(&a.source, &b.source) && !surely_differ(a, b) {
                 let text = same_source(a, b, &names());
-                findings.extend(text.map(|text| pair([&a.source, &b.source], text)));
+                warnings.extend(text.map(|text| pair([&a.source, &b.source], text)));
             }
             for (a, b) in [(a, b), (b, a)] {
                 if touch(&a.dest, &b.source) {
                     let text = feeds(a, b, &names());
-                    findings.extend(text.map(|text| pair([&a.dest, &b.source], text)));
+                    warnings.extend(text.map(|text| pair([&a.dest, &b.source], text)));
                 }
             }
-            if findings.len() >= pairs_from + MAX_PAIRS {
+            if warnings.len() >= pairs_from + MAX_PAIRS {
                 let text = "further pairs of rules were not looked at".into();
-                findings.push(found(&[], &[], text));
-                return findings;
+                warnings.push(found(&[], &[], text));
+                return warnings;
             }
         }
     }
-    findings
+    warnings
 }
 
 /// Examples that come out differently, one line each with what was expected and what came.
 ///
 /// `instant` gives the zone, and the time for examples that do not say `at`.
-pub fn failing_examples(config: &Config, instant: &Instant) -> Vec<String> {
+pub fn failing_examples(config: &Config, instant: &LocalTime) -> Vec<String> {
     let examples = config
         .rules
         .iter()
@@ -104,7 +98,7 @@ pub fn failing_examples(config: &Config, instant: &Instant) -> Vec<String> {
 /// Why the rule leaves a name alone, for people; `None` where it takes it.
 ///
 /// Only what the name alone decides: not whether it is a regular file, or old enough.
-pub fn why_not(rule: &Rule, name: &Name) -> Option<String> {
+pub(crate) fn why_not(rule: &Rule, name: &Name) -> Option<String> {
     place_refuses(rule, name).or_else(|| pattern_refuses(rule, name))
 }
 
@@ -158,9 +152,9 @@ fn takes(rule: &Rule, name: &Name) -> bool {
     place_refuses(rule, name).is_none() && rule.matcher.matches(name)
 }
 
-fn failing(rule: &Rule, example: &Example, instant: &Instant) -> Option<String> {
+fn failing(rule: &Rule, example: &Example, instant: &LocalTime) -> Option<String> {
     let at = example.at.unwrap_or(instant.at);
-    let instant = Instant {
+    let instant = LocalTime {
         at,
         zone: instant.zone.clone(),
     };
@@ -257,7 +251,7 @@ fn feeds(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
 fn sample_dest(rule: &Rule, name: &Name) -> Option<Name> {
     let at = Timestamp::UNIX_EPOCH;
     let zone = TimeZone::UTC;
-    let instant = Instant { at, zone };
+    let instant = LocalTime { at, zone };
     Name::new(dest_name(rule.rename.as_ref(), name, &instant, at))
 }
 

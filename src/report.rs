@@ -35,10 +35,6 @@ impl<'a> Events<'a> {
 
     /// `rule_start`, with the age of the oldest eligible file.
     pub fn rule_started(self, rule: &Rule, selected: &Selected, oldest_age_seconds: Option<i64>) {
-        let mode = match rule.mode {
-            Mode::Move => "move",
-            Mode::Copy => "copy",
-        };
         let line = self
             .of(rule, Level::Info, "rule_start")
             .number("selected", selected.entries.len())
@@ -47,7 +43,7 @@ impl<'a> Events<'a> {
             Some(age) => line.number("oldest_age_seconds", age),
             None => line,
         };
-        line.text("mode", mode)
+        line.text("mode", rule.mode.word())
             .text("src", &rule.source.to_string())
             .text("dest", &rule.dest.to_string())
             .emit();

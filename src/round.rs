@@ -13,7 +13,7 @@ use crate::logger::{Level, Logger};
 use crate::object::{Entry, Name};
 use crate::plan::{self, Claims, Mark, Selected, Selection};
 use crate::report::Events;
-use crate::rule::{IfExists, Instant, Mode};
+use crate::rule::{IfExists, LocalTime, Mode};
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Order, Scope};
 use crate::transfer::{self, Ends, Task};
 
@@ -31,7 +31,7 @@ pub struct World<'a> {
     /// Where the events go.
     pub log: &'a Logger,
     /// When the run started, for the tokens of a rename.
-    pub instant: &'a Instant,
+    pub instant: &'a LocalTime,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
 }
@@ -102,7 +102,7 @@ impl Rounds<'_> {
     pub fn select(&self, lane: &Lane<'_>) -> Result<Round> {
         let rule = lane.rule;
         let Opened { source, dest, .. } = lane.open(self.stores)?;
-        dest.exists()?;
+        dest.must_exist()?;
         if let (Some(from), Some(to)) = (source.directory_id()?, dest.directory_id()?)
             && from == to
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::object::{Name, Place};
-pub use crate::pattern::Instant;
+pub use crate::pattern::LocalTime;
 use crate::pattern::{Matcher, Rename};
 
 /// What happens to the source in the end.
@@ -15,6 +15,16 @@ pub enum Mode {
     Move,
     /// It stays.
     Copy,
+}
+
+impl Mode {
+    /// How each is written, in the config, on the command line and in the log.
+    pub(crate) const WORDS: &[(&str, Self)] = &[("move", Self::Move), ("copy", Self::Copy)];
+
+    /// How it is written.
+    pub(crate) fn word(self) -> &'static str {
+        word(Self::WORDS, self)
+    }
 }
 
 /// What happens where the destination exists.
@@ -28,6 +38,27 @@ pub enum IfExists {
     KeepBoth,
     /// The source stays.
     Skip,
+}
+
+impl IfExists {
+    /// How each is written in the config.
+    pub(crate) const WORDS: &[(&str, Self)] = &[
+        ("overwrite", Self::Overwrite),
+        ("fail", Self::Fail),
+        ("keep_both", Self::KeepBoth),
+        ("skip", Self::Skip),
+    ];
+
+    /// How it is written.
+    pub(crate) fn word(self) -> &'static str {
+        word(Self::WORDS, self)
+    }
+}
+
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static str {
+    let mut words = words.iter();
+    let found = words.find(|(_, value)| *value == wanted);
+    found.expect("each value has its word").0
 }
 
 /// One rule with every default filled in.
@@ -70,7 +101,7 @@ pub struct Rule {
 impl Rule {
     /// The part of a name that begins with a dot, where either end is a directory: neither we nor
     /// Bots look at such files.
-    pub fn hidden_part<'n>(&self, name: &'n Name) -> Option<&'n [u8]> {
+    pub(crate) fn hidden_part<'n>(&self, name: &'n Name) -> Option<&'n [u8]> {
         let ends = [&self.source, &self.dest];
         let in_directory = ends.iter().any(|end| matches!(end, Place::File { .. }));
         let mut parts = name.parts();
@@ -80,7 +111,7 @@ impl Rule {
     }
 
     /// Whether this is the lock file itself, which is Bots' and never an item.
-    pub fn is_lock_file(&self, name: &Name) -> bool {
+    pub(crate) fn is_lock_file(&self, name: &Name) -> bool {
         let lock = self.lock_file.as_deref();
         lock.is_some_and(|lock| name.as_bytes() == lock.as_bytes())
     }

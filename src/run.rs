@@ -2,16 +2,16 @@
 //!
 //! One lister thread for each rule (up to [`LISTERS_MAX`]) makes the first [`Round`] of its rule
 //! and submits it; workers, started as there is work for them, take items from the [`Schedule`].
-//! Whoever finishes a rule's last item owns the rule again and ends it, or has it listed once more
-//! where items that do not count left room below `max_items`. The main thread looks on and tells of
-//! progress. A panic is a failure, wherever it comes from, and keeps nobody waiting.
+//! The worker that finishes a rule's last item owns the rule again: it ends the rule, or lists it
+//! once more where items that do not count left room below `max_items`. The main thread waits and
+//! logs progress. A panic in any thread becomes a failure, and no other thread waits for it.
 //! Where the system gives fewer threads, listers become workers; where it gives none, so does the
 //! main one.
 //!
 //! [`Round`]: crate::round::Round
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
@@ -19,13 +19,14 @@ use crate::lane::{Lane, Said};
 use crate::logger::Level;
 use crate::object::Name;
 use crate::plan::Claims;
+use crate::poison::unpoisoned;
 use crate::report::Events;
 use crate::round::{Rounds, Waiting};
 use crate::rule::Config;
 use crate::schedule::{Left, Schedule};
 use crate::status::{self, UnderWay};
 use crate::summary::{Tally, exit_code};
-use crate::sync::{self, AtomicUsize, Builder, Mutex, MutexGuard, Scope};
+use crate::sync::{self, AtomicUsize, Builder, Mutex, Scope};
 use crate::transfer::{self, Attempt, End, Task};
 
 pub use crate::lane::Stores;
@@ -73,7 +74,7 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
         run.look_on()
     });
     for (index, lane) in run.lanes.iter().enumerate() {
-        // A halt leaves lanes that nobody owns.
+        // After a halt some lanes have no owner that would end them.
         run.end_rule(index);
         total.add(&lane.progress().tally);
     }
@@ -88,8 +89,8 @@ fn fault_of(what: impl FnOnce()) -> u64 {
     u64::from(catch(what).is_none())
 }
 
-/// Does `what`, `None` where it panics: whoever waits for its end must not wait for ever. The panic
-/// itself is told on standard error.
+/// Calls `what`; `None` when it panics, so that the threads that wait for its end go on. The panic
+/// itself is printed on standard error.
 fn catch<T>(what: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).ok()
 }
@@ -127,12 +128,8 @@ struct Landing<'a> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        lock(self.in_flight).retain(|flight| !Arc::ptr_eq(&flight.meter, &self.meter));
+        unpoisoned(self.in_flight.lock()).retain(|flight| !Arc::ptr_eq(&flight.meter, &self.meter));
     }
-}
-
-fn lock(in_flight: &Mutex<Vec<Flight>>) -> MutexGuard<'_, Vec<Flight>> {
-    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an item or a listing failed with that made the program panic.
@@ -147,7 +144,7 @@ impl Run<'_> {
             let lister = builder.spawn_scoped(scope, move || self.list_rules(scope));
             lister.is_ok()
         };
-        // Fewer threads list more slowly, which is all.
+        // With fewer threads listing takes longer, nothing else changes.
         let started = (0..self.lanes.len().min(LISTERS_MAX)).filter(start).count();
         if started == 0 {
             self.list_rules(scope);
@@ -175,7 +172,7 @@ impl Run<'_> {
                         status.draw(self.under_way());
                     }
                 }
-                // The run was stopped, and nobody will use what is still being listed.
+                // The run was stopped, so what is still being listed will not be used.
                 Left::Listings => stop.cancel(),
                 Left::Nothing => {}
             }
@@ -196,7 +193,7 @@ impl Run<'_> {
         self.work_if_nobody_does(scope);
     }
 
-    /// Becomes a worker where none could be started.
+    /// Makes this thread a worker where no worker could be started.
     fn work_if_nobody_does<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         if self.schedule.enlist() {
             self.work(scope);
@@ -341,7 +338,7 @@ impl Run<'_> {
             self.end_item(index, &task, End::Failed(error), started);
             return None;
         }
-        lock(&self.in_flight).push(Flight {
+        unpoisoned(self.in_flight.lock()).push(Flight {
             lane: index,
             name: task.entry.name.clone(),
             size_bytes: task.entry.size_bytes,
@@ -382,7 +379,7 @@ impl Run<'_> {
                 events.listing_progress(lane.rule, seconds);
             }
         }
-        for flight in lock(&self.in_flight).iter() {
+        for flight in unpoisoned(self.in_flight.lock()).iter() {
             if flight.started.elapsed() < PROGRESS_EVERY {
                 continue;
             }
@@ -406,7 +403,10 @@ impl Run<'_> {
                 all.rules.push(lane.rule.name.clone());
             }
         }
-        all.bytes += lock(&self.in_flight).iter().map(Flight::bytes).sum::<u64>();
+        all.bytes += unpoisoned(self.in_flight.lock())
+            .iter()
+            .map(Flight::bytes)
+            .sum::<u64>();
         all
     }
 

@@ -5,16 +5,16 @@
 //! lane but no worker; when the run is halted no new task starts. Knows nothing of what a task is.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use crate::poison::unpoisoned;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// The lanes of a run.
-pub struct Schedule<T> {
+pub(crate) struct Schedule<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
-    /// Something else than tasks is left.
+    /// Notified when no task is left.
     over: Condvar,
 }
 
@@ -25,7 +25,7 @@ struct State<T> {
     running: usize,
     limit: usize,
     workers: usize,
-    /// There is work, and no worker could be started.
+    /// There is work, but no worker could be started.
     unmanned: bool,
     /// Threads that wait for a change.
     waiting: usize,
@@ -35,10 +35,11 @@ struct State<T> {
 
 /// What is left to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     /// Lanes may still get tasks, or have some.
     Tasks,
-    /// All was hurried and no task is left: only who still lists is at work, for nothing.
+    /// The run was told to hurry and no task is left. Some lanes are still being listed, but what
+    /// they list will not be used.
     Listings,
     /// Every lane is closed and empty.
     Nothing,
@@ -70,7 +71,7 @@ impl<T> Queue<T> {
         may_start || self.due(due).is_some()
     }
 
-    /// Which of those that wait for their next attempt goes first of those that are due.
+    /// The place of the task that has been due for its next attempt the longest.
     fn due(&self, due: impl Fn(Instant) -> bool) -> Option<usize> {
         let later = self.later.iter().enumerate();
         let waiting = later.filter(|(_, (at, _))| due(*at));
@@ -80,7 +81,7 @@ impl<T> Queue<T> {
 
 impl<T> Schedule<T> {
     /// Open lanes with these limits, and `limit` workers for all of them together.
-    pub fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn new(limit: usize, lane_limits: impl IntoIterator<Item = usize>) -> Self {
         let lane = |limit| Queue {
             ready: VecDeque::new(),
             later: Vec::new(),
@@ -110,7 +111,7 @@ impl<T> Schedule<T> {
     /// Closes the lane's listing with these tasks; says how many more workers are worth starting
     /// (they count as started) and whether the lane is empty, which makes the caller its owner
     /// again as in [`finish`](Self::finish).
-    pub fn submit(&self, lane: usize, tasks: impl Into<VecDeque<T>>) -> (usize, bool) {
+    pub(crate) fn submit(&self, lane: usize, tasks: impl Into<VecDeque<T>>) -> (usize, bool) {
         let mut tasks = tasks.into();
         let mut state = self.lock();
         let halted = state.halted;
@@ -134,16 +135,17 @@ impl<T> Schedule<T> {
         (more, empty)
     }
 
-    /// Takes back a worker that could not be started. Where that leaves none at all, whoever called
-    /// must ask [`enlist`](Self::enlist) once he has nothing else to do.
-    pub fn worker_failed(&self) {
+    /// Takes back a worker that could not be started. When no worker is left, the caller must ask
+    /// [`enlist`](Self::enlist) as soon as it has nothing else to do.
+    pub(crate) fn worker_failed(&self) {
         let mut state = self.lock();
         state.workers -= 1;
         state.unmanned = state.workers == 0;
     }
 
-    /// Whether the caller is to be a worker, because none could be started; he counts as one then.
-    pub fn enlist(&self) -> bool {
+    /// Whether the caller must become a worker, because no thread could be started. If so, the
+    /// caller is counted as a worker from now on.
+    pub(crate) fn enlist(&self) -> bool {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.unmanned) && state.workers == 0;
         state.workers += usize::from(wanted);
@@ -151,7 +153,7 @@ impl<T> Schedule<T> {
     }
 
     /// The next task and its lane; waits for one. `None` when nothing is left and no lane is open.
-    pub fn next(&self) -> Option<(usize, T)> {
+    pub(crate) fn next(&self) -> Option<(usize, T)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -168,18 +170,13 @@ impl<T> Schedule<T> {
                 .flat_map(|lane| &lane.later)
                 .map(|(due, _)| *due)
                 .min();
-            // A due time in the past with no worker free is woken by whoever frees one.
+            // A task may be due while no worker is free. The thread that frees a worker then
+            // wakes this one.
             let patience = due.map(|due| due.saturating_duration_since(now));
             state.waiting += 1;
             state = match patience.filter(|patience| !patience.is_zero()) {
-                Some(patience) => {
-                    let waited = self.changed.wait_timeout(state, patience);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => unpoisoned(self.changed.wait_timeout(state, patience)).0,
+                None => unpoisoned(self.changed.wait(state)),
             };
             state.waiting -= 1;
         }
@@ -187,7 +184,7 @@ impl<T> Schedule<T> {
 
     /// The task of [`next`](Self::next) is over. `true`: the lane is empty; it counts as open
     /// until the caller either submits to it or closes it.
-    pub fn finish(&self, lane: usize) -> bool {
+    pub(crate) fn finish(&self, lane: usize) -> bool {
         let mut state = self.lock();
         state.running -= 1;
         let this = &mut state.lanes[lane];
@@ -199,7 +196,7 @@ impl<T> Schedule<T> {
     }
 
     /// The task of [`next`](Self::next) is to be given again after `wait`.
-    pub fn again(&self, lane: usize, task: T, wait: Duration) {
+    pub(crate) fn again(&self, lane: usize, task: T, wait: Duration) {
         let mut state = self.lock();
         state.running -= 1;
         let this = &mut state.lanes[lane];
@@ -209,14 +206,14 @@ impl<T> Schedule<T> {
     }
 
     /// Nothing more comes into this lane.
-    pub fn close(&self, lane: usize) {
+    pub(crate) fn close(&self, lane: usize) {
         let mut state = self.lock();
         state.lanes[lane].open = false;
         self.tell(state);
     }
 
     /// No new task starts, in any lane; what is in flight goes on, waits included.
-    pub fn halt(&self) {
+    pub(crate) fn halt(&self) {
         let mut state = self.lock();
         state.halted = true;
         for lane in &mut state.lanes {
@@ -226,45 +223,46 @@ impl<T> Schedule<T> {
     }
 
     /// No new task starts in this lane.
-    pub fn halt_lane(&self, lane: usize) {
+    pub(crate) fn halt_lane(&self, lane: usize) {
         self.lock().lanes[lane].drop_ready();
     }
 
-    /// Halts, and makes all that wait due at once.
-    pub fn hurry(&self) {
+    /// Halts, and makes every task that waits for its next attempt due at once.
+    pub(crate) fn hurry(&self) {
         self.lock().hurried = true;
         self.halt();
     }
 
-    /// Waits for `patience`, or until something else than tasks is left; says what.
-    pub fn wait(&self, patience: Duration) -> Left {
+    /// Waits for `patience`, or until no task is left; says what is left.
+    pub(crate) fn wait(&self, patience: Duration) -> Left {
         let busy = |state: &mut State<T>| state.left() == Left::Tasks;
         let waited = self.over.wait_timeout_while(self.lock(), patience, busy);
-        waited.unwrap_or_else(PoisonError::into_inner).0.left()
+        unpoisoned(waited).0.left()
     }
 
     /// Waits for `duration`, or until no new task may start.
-    pub fn pause(&self, duration: Duration) {
+    pub(crate) fn pause(&self, duration: Duration) {
         let mut state = self.lock();
         state.waiting += 1;
         let waited = self
             .changed
             .wait_timeout_while(state, duration, |state| !state.halted);
-        waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+        unpoisoned(waited).0.waiting -= 1;
     }
 
     /// Whether no new task may start.
-    pub fn is_halted(&self) -> bool {
+    pub(crate) fn is_halted(&self) -> bool {
         self.lock().halted
     }
 
     /// How many tasks of the lane never started because of a halt.
-    pub fn dropped(&self, lane: usize) -> usize {
+    pub(crate) fn dropped(&self, lane: usize) -> usize {
         self.lock().lanes[lane].dropped
     }
 
-    /// Wakes whoever the new state may concern. With a backlog that is nobody: each wake-up would
-    /// be a system call and a change of threads for nothing, several for each small file.
+    /// Wakes the threads that the new state may concern. With a backlog no thread waits, and none
+    /// is woken: a wake-up costs a system call and a change of threads, and would come several
+    /// times for each small file.
     fn tell(&self, state: MutexGuard<'_, State<T>>) {
         let (waiting, over) = (state.waiting > 0, state.left() != Left::Tasks);
         drop(state);
@@ -277,7 +275,7 @@ impl<T> Schedule<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

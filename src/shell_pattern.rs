@@ -68,7 +68,7 @@ impl ShellPattern {
     }
 
     /// A text that begins as this pattern says and ends as the other does.
-    pub fn sample_with_end_of(&self, other: &Self) -> String {
+    pub(crate) fn sample_with_end_of(&self, other: &Self) -> String {
         let is_star = |piece: &Piece| *piece == Piece::Star;
         let head = self.pieces.iter().position(is_star);
         let head = &self.pieces[..head.unwrap_or(self.pieces.len())];
@@ -78,7 +78,7 @@ impl ShellPattern {
     }
 
     /// Whether the two begin or end with texts that no name can both have.
-    pub fn surely_differs(&self, other: &Self) -> bool {
+    pub(crate) fn surely_differs(&self, other: &Self) -> bool {
         let ((head, tail), (other_head, other_tail)) = (self.ends(), other.ends());
         let heads = head.starts_with(&other_head) || other_head.starts_with(&head);
         let tails = tail.ends_with(&other_tail) || other_tail.ends_with(&tail);

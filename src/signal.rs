@@ -12,7 +12,8 @@ use signal_hook::iterator::Signals;
 
 use crate::context::Context;
 
-/// The name of the thread that watches the time left: who sees it knows that a signal was heard.
+/// The name of the thread that watches the time left. A test that sees it knows that a signal was
+/// received.
 const TIMER: &str = "stop-timer";
 
 /// How long items in flight may go on after the first signal before they are broken off. With
@@ -22,17 +23,18 @@ const GRACE: Duration = Duration::from_secs(14);
 /// How long broken-off items may take to roll back before the process ends without them.
 const ROLLBACK: Duration = Duration::from_secs(4);
 
-/// How long saying so may take: what hangs may be the reader of the log.
+/// How long writing the last lines may take: the reader of the log may hang.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How long those who hold the end off may do so: a probe file is removed in far less.
+/// How long a [`Hold`](crate::context::Hold) may delay the end: a probe file is removed in far
+/// less.
 const UNDO: Duration = Duration::from_secs(1);
 
 /// Starts to listen. `at_the_end` is run when the time is up, right before the process ends.
 ///
 /// # Errors
 /// When the system refuses the handlers or the thread.
-pub fn watch(
+pub(crate) fn watch(
     context: &Arc<Context>,
     at_the_end: impl FnOnce(i32) + Send + 'static,
 ) -> io::Result<()> {

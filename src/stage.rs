@@ -7,7 +7,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder};
 
 use crc64fast_nvme::Digest as Crc64;
@@ -17,19 +17,19 @@ use sha2::Sha256;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
+use crate::poison::unpoisoned;
 
-/// Items up to this length stay in memory. Those in flight must fit the 16 MiB of a run.
+/// Items up to this length stay in memory. All items in flight together must fit the 16 MiB that a
+/// run may use.
 pub const MEMORY_LIMIT_BYTES: u64 = 128 << 10;
 
-/// Up to this length an object is put by one request, beyond by a multipart upload.
-pub const SINGLE_PUT_LIMIT_BYTES: u64 = PART_MIN_BYTES;
-
-/// The least length of a part; S3 wants 5 MiB.
+/// The least length of a part; S3 wants 5 MiB. An object up to this length is put by one request,
+/// beyond by a multipart upload.
 pub const PART_MIN_BYTES: u64 = 16 << 20;
 
 /// S3's limit of parts in an upload.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
-pub const PARTS_MAX: u64 = 10_000;
+pub(crate) const PARTS_MAX: u64 = 10_000;
 
 /// How much is copied at a time.
 pub const CHUNK_BYTES: usize = 128 << 10;
@@ -38,7 +38,7 @@ pub const CHUNK_BYTES: usize = 128 << 10;
 const STACK_BYTES: usize = 256 << 10;
 
 /// The length of each part but the last of an object this long, in bytes; a multiple of 1 MiB.
-pub fn part_size(size_bytes: u64) -> u64 {
+pub(crate) fn part_size(size_bytes: u64) -> u64 {
     let least = size_bytes.div_ceil(PARTS_MAX).next_multiple_of(1 << 20);
     least.max(PART_MIN_BYTES)
 }
@@ -117,7 +117,7 @@ enum Content {
 }
 
 /// Makes the file that an item of so many bytes is staged in, which do not fit memory.
-pub type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
+pub(crate) type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
 
 /// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then
 /// [`finish`](Self::finish); beginning anew forgets what was written.
@@ -323,7 +323,7 @@ impl Staged {
     }
 
     /// CRC-64/NVME of the whole.
-    pub fn crc64(&self) -> u64 {
+    pub(crate) fn crc64(&self) -> u64 {
         self.crc64
     }
 
@@ -332,18 +332,19 @@ impl Staged {
         &self.parts
     }
 
-    /// Does `work` with each part, `helpers` threads beside the caller's, and gives what it gave in
-    /// the parts' order. Parts count from 1. Nobody begins another part once one has failed.
+    /// Calls `work` for each part, on the caller's thread and `helpers` more, and returns the
+    /// results in the order of the parts. Part numbers begin at 1. After one part has failed, no
+    /// further part is begun.
     ///
     /// # Errors
-    /// One of those that `work` had.
-    pub fn each_part<T: Send>(
+    /// One of the errors of `work`.
+    pub(crate) fn each_part<T: Send>(
         &self,
         helpers: usize,
         work: impl Fn(u16, Part) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let queue = Mutex::new((1..).zip(&self.parts));
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || unpoisoned(queue.lock()).next();
         let take = || -> Result<Vec<(u16, T)>> {
             let mut done = Vec::new();
             while let Some((number, part)) = next() {
@@ -357,7 +358,7 @@ impl Staged {
                 let builder = Builder::new().stack_size(STACK_BYTES);
                 builder.spawn_scoped(scope, take)
             };
-            // Fewer threads take longer, which is all.
+            // With fewer threads the upload takes longer, nothing else changes.
             let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
             let own = take();
             threads.into_iter().fold(own, |done, thread| {
@@ -411,7 +412,7 @@ impl Staged {
     ///
     /// # Errors
     /// Those of `read`. `Storage`: the copy cannot be read. `Stopped`: transfers are broken off.
-    pub fn equals(
+    pub(crate) fn equals(
         &self,
         context: &Context,
         mut read: impl FnMut(&mut [u8]) -> Result<usize>,

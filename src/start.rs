@@ -10,24 +10,20 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cli::{self, Args, Command};
-use crate::config::{self, Problems, near};
+use crate::config::{self, CONFIG_MAX_BYTES, Problems, near};
 use crate::connect::connect;
 use crate::context::Context;
 use crate::environment::{Connection, Environment, Verify};
 use crate::logger::{Level, Logger, Terminal};
 use crate::object::Place;
 use crate::open::RealStores;
-use crate::rule::{Config, Instant};
+use crate::rule::{Config, LocalTime};
 use crate::run::{World, run};
 use crate::status::Screen;
 use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED};
 use crate::text::shown;
 use crate::{check, explain, graph, relations, signal};
-
-/// The longest config that is read, in bytes: what fits a ConfigMap.
-/// <https://kubernetes.io/docs/concepts/configuration/configmap/>
-const CONFIG_MAX_BYTES: u64 = 1 << 20;
 
 /// What a termination message may hold, in bytes.
 /// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
@@ -90,7 +86,7 @@ fn prepared(
 ) -> Result<Done, String> {
     let mut config = read_config(args, environment, directory)?;
     keep_rules(&mut config, &args.rules)?;
-    let instant = Instant {
+    let instant = LocalTime {
         at: clock(),
         zone: environment.zone.clone(),
     };
@@ -144,8 +140,8 @@ fn prepared(
     }
 }
 
-fn try_out(config: &Config, instant: &Instant, stores: &RealStores) -> Result<Done, String> {
-    // Whoever closes the pipe early has read enough.
+fn try_out(config: &Config, instant: &LocalTime, stores: &RealStores) -> Result<Done, String> {
+    // A reader that closes the pipe early has read enough.
     let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
     signal::watch(&stores.context, move |_| {
         print("connect  a probe did not end in time\n");
@@ -161,7 +157,7 @@ fn real_run(
     config: &Config,
     environment: &Environment,
     connection: Option<&Connection>,
-    instant: &Instant,
+    instant: &LocalTime,
     stores: &RealStores,
 ) -> Result<Done, String> {
     let context = &stores.context;
@@ -247,8 +243,9 @@ fn read_config(args: &Args, environment: &Environment, directory: &Path) -> Resu
 
 fn read_bounded(from: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
-    from.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > CONFIG_MAX_BYTES {
+    from.take(CONFIG_MAX_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    if text.len() > CONFIG_MAX_BYTES {
         return Err(std::io::Error::other("it is longer than 1 MiB"));
     }
     Ok(text)

@@ -1,8 +1,8 @@
 //! The last line of a terminal while a run goes on: what is under way.
 //!
 //! Draws on a terminal and knows no log: `logger` says when, so that lines never mix. The cursor
-//! rests at the beginning of the line: whatever else is written, such as the `^C` of a key, begins
-//! there, and what a narrower window has folded lies below it and is erased with it.
+//! stays at the beginning of the line. So other output, such as the `^C` of a key, begins there
+//! too, and what a narrower window has wrapped lies below the cursor and is erased with the line.
 
 use std::io::{Stderr, Write as _};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use crate::sync::Instant;
 
 /// How often the line is drawn at the most.
-pub const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
 
 /// Where a terminal does not say how wide it is.
 const COLUMNS: usize = 80;
@@ -72,7 +72,8 @@ impl Screen {
     }
 
     fn put(&mut self, text: &str) {
-        // In the background the line is that of the shell. A terminal of nobody's is ours.
+        // When we run in the background, the line belongs to the shell. A terminal without a
+        // foreground process is ours.
         if tcgetpgrp(&self.out).is_ok_and(|foreground| foreground != getpgrp()) {
             self.shown = 0;
             return;

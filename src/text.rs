@@ -1,4 +1,5 @@
-//! PURE: texts for people: what cannot be seen is escaped, so that what is shown is what there is.
+//! PURE: texts for people. Characters that cannot be seen are escaped, so that a reader sees all
+//! that a text holds.
 
 use std::fmt::Write as _;
 
@@ -41,7 +42,7 @@ pub fn is_unseen(c: char) -> bool {
 }
 
 /// Whether the character is shown as itself, by a terminal as by Rust's own escaping.
-pub fn is_printable(c: char) -> bool {
+pub(crate) fn is_printable(c: char) -> bool {
     !is_unseen(c) && (c == '\'' || c.escape_debug().len() == 1)
 }
 
@@ -60,7 +61,7 @@ pub fn escaped(text: &str) -> String {
 }
 
 /// The text in quotes, so that its ends can be seen too.
-pub fn in_quotes(text: &str) -> String {
+pub(crate) fn in_quotes(text: &str) -> String {
     escaped(&format!("{text:?}"))
 }
 

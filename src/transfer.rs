@@ -207,7 +207,7 @@ fn not_ready(ends: &Ends<'_>, entry: &Entry, dest: &Name) -> Result<Option<End>>
     Ok((skip && (copies || other_size)).then(|| End::Skipped("the destination exists".into())))
 }
 
-/// Who brings another name that is the same one to a destination that does not tell upper from
+/// The item whose name is the same as this one at a destination that does not tell upper from
 /// lower case.
 fn case_twin(ends: &Ends<'_>, name: &Name) -> Result<Option<String>> {
     let Some(first) = ends.claims.twin(&ends.rule.dest, name) else {

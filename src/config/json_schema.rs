@@ -7,12 +7,11 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::meaning::{
-    CONCURRENCY, IF_EXISTS, MAX_ITEMS, MIN_AGE_SECONDS, MODES, RETRIES, WAIT_SECONDS,
-};
+use super::meaning::{CONCURRENCY, MAX_ITEMS, MIN_AGE_SECONDS, RETRIES, WAIT_SECONDS};
 use super::places::PLACES;
 use super::schema;
 use super::written::TYPOGRAPHIC_QUOTES;
+use crate::rule::{IfExists, Mode};
 
 /// A part of a path that points elsewhere, as a pattern.
 const UPWARDS: &str = r"(^|/)\.\.(/|$)";
@@ -77,8 +76,8 @@ fn value(key: &str) -> Value {
     // What a text may begin and end with.
     let edge = format!(r"[^\s{TYPOGRAPHIC_QUOTES}]");
     match key {
-        "mode" => words(MODES),
-        "if_exists" => words(IF_EXISTS),
+        "mode" => words(Mode::WORDS),
+        "if_exists" => words(IfExists::WORDS),
         "type" => words(PLACES),
         "retries" => number(&RETRIES),
         "wait_seconds" => number(&WAIT_SECONDS),

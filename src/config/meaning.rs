@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::names;
-use super::places::{Fallback, Kind};
-use super::problems::{Path, Report};
+use super::places::{Fallback, PlaceType};
+use super::problems::{Diagnostics, Path};
 use super::schema;
-use super::written::{Found, Table};
+use super::written::{Located, Table};
 use super::yaml::Node;
 use crate::object::Place;
 use crate::pattern::{Matcher, Rename};
@@ -19,7 +19,7 @@ pub(super) const RETRIES: RangeInclusive<u32> = 0..=100;
 pub(super) const WAIT_SECONDS: RangeInclusive<u32> = 0..=86_400;
 pub(super) const MAX_ITEMS: RangeInclusive<u32> = 0..=u32::MAX;
 pub(super) const CONCURRENCY: RangeInclusive<u32> = 1..=64;
-/// A year: more is a unit mistaken.
+/// A year: a larger number was probably meant in another unit.
 pub(super) const MIN_AGE_SECONDS: RangeInclusive<u32> = 0..=31_536_000;
 
 /// What a rule gets where neither it nor `defaults` says something.
@@ -30,13 +30,6 @@ mod default {
     pub(super) const CONCURRENCY: u32 = 32;
 }
 
-pub(super) const MODES: &[(&str, Mode)] = &[("move", Mode::Move), ("copy", Mode::Copy)];
-pub(super) const IF_EXISTS: &[(&str, IfExists)] = &[
-    ("overwrite", IfExists::Overwrite),
-    ("fail", IfExists::Fail),
-    ("keep_both", IfExists::KeepBoth),
-    ("skip", IfExists::Skip),
-];
 const RULES_ALLOWED: &str = "at least one rule: a name with src and dest under it";
 
 /// What `defaults` says.
@@ -56,7 +49,7 @@ struct Defaults {
 pub(super) fn config(
     root: &Node,
     bucket_fallback: Option<&str>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Config> {
     let path = Path::default();
     if *root == Node::Null {
@@ -79,7 +72,7 @@ pub(super) fn config(
         );
         report.key(&path, format!("unknown key; allowed: config; {meant}"));
     }
-    let Some(Found { value, path }) = root.get("config") else {
+    let Some(Located { value, path }) = root.get("config") else {
         if report.problems.is_empty() {
             root.missing("config", RULES_ALLOWED, report);
         }
@@ -94,7 +87,7 @@ pub(super) fn config(
     } else if table.get("defaults").is_some() {
         fallback = fallback.flawed();
     }
-    let reader = Reader {
+    let reader = RuleReader {
         defaults: &defaults,
         fallback: &fallback,
     };
@@ -120,21 +113,21 @@ pub(super) fn config(
     })
 }
 
-fn read_defaults(table: &Table<'_>, report: &mut Report) -> Defaults {
+fn read_defaults(table: &Table<'_>, report: &mut Diagnostics) -> Defaults {
     Defaults {
-        mode: value(table.choice("mode", MODES, report)),
+        mode: value(table.choice("mode", Mode::WORDS, report)),
         retries: value(table.integer("retries", &RETRIES, report)),
         wait_seconds: value(table.integer("wait_seconds", &WAIT_SECONDS, report)),
         exit_on_first_failure: value(table.boolean("exit_on_first_failure", report)),
         max_items: value(table.integer("max_items", &MAX_ITEMS, report)),
         concurrency: value(table.integer("concurrency", &CONCURRENCY, report)),
         min_age_seconds: value(table.integer("min_age_seconds", &MIN_AGE_SECONDS, report)),
-        if_exists: value(table.choice("if_exists", IF_EXISTS, report)),
+        if_exists: value(table.choice("if_exists", IfExists::WORDS, report)),
     }
 }
 
 /// Reads rules with what `defaults` and the environment say.
-struct Reader<'a> {
+struct RuleReader<'a> {
     defaults: &'a Defaults,
     fallback: &'a Fallback<'a>,
 }
@@ -142,7 +135,7 @@ struct Reader<'a> {
 /// What `src` says.
 struct Source {
     place: Option<Place>,
-    kind: Option<Kind>,
+    kind: Option<PlaceType>,
     matcher: Option<Matcher>,
     recursive: Option<bool>,
 }
@@ -153,8 +146,8 @@ struct Dest {
     rename: Option<Rename>,
 }
 
-impl Reader<'_> {
-    fn rule(&self, name: &str, node: &Node, path: Path, report: &mut Report) -> Option<Rule> {
+impl RuleReader<'_> {
+    fn rule(&self, name: &str, node: &Node, path: Path, report: &mut Diagnostics) -> Option<Rule> {
         if name.is_empty() {
             report.key(&path, "found a rule without a name; allowed: any text");
         }
@@ -185,14 +178,14 @@ impl Reader<'_> {
             .and_then(|found| names::lock_file(&found, report));
         let defaults = self.defaults;
         let description = value(table.text("description", report)).map(str::to_owned);
-        let mode = value(table.choice("mode", MODES, report));
+        let mode = value(table.choice("mode", Mode::WORDS, report));
         let retries = value(table.integer("retries", &RETRIES, report));
         let wait_seconds = value(table.integer("wait_seconds", &WAIT_SECONDS, report));
         let max_items = value(table.integer("max_items", &MAX_ITEMS, report));
         let concurrency = value(table.integer("concurrency", &CONCURRENCY, report));
-        let if_exists = value(table.choice("if_exists", IF_EXISTS, report));
+        let if_exists = value(table.choice("if_exists", IfExists::WORDS, report));
         let examples = names::examples(&table, dest.rename.as_ref(), report);
-        let is_file = source.kind? == Kind::File;
+        let is_file = source.kind? == PlaceType::File;
         let min_age_default = defaults.min_age_seconds.filter(|_| is_file);
         Some(Rule {
             name: name.to_owned(),
@@ -224,7 +217,7 @@ impl Reader<'_> {
         })
     }
 
-    fn source(&self, rule: &Table<'_>, report: &mut Report) -> Source {
+    fn source(&self, rule: &Table<'_>, report: &mut Diagnostics) -> Source {
         let Some(table) = rule.table("src", schema::SRC, report) else {
             let allowed = "a mapping with type and path, such as { type: file, path: outbound }";
             rule.missing("src", allowed, report);
@@ -244,7 +237,7 @@ impl Reader<'_> {
         }
     }
 
-    fn dest(&self, rule: &Table<'_>, report: &mut Report) -> Dest {
+    fn dest(&self, rule: &Table<'_>, report: &mut Diagnostics) -> Dest {
         let Some(table) = rule.table("dest", schema::DEST, report) else {
             let allowed = "a mapping with type and path, such as { type: s3, path: out/x12 }";
             rule.missing("dest", allowed, report);
@@ -272,8 +265,13 @@ fn is_defaults_misspelt(name: &str, node: &Node) -> bool {
 }
 
 /// Whether the key may be read; it is refused where the source is s3.
-fn only_for_files(key: &str, table: &Table<'_>, kind: Option<Kind>, report: &mut Report) -> bool {
-    if kind != Some(Kind::S3) {
+fn only_for_files(
+    key: &str,
+    table: &Table<'_>,
+    kind: Option<PlaceType>,
+    report: &mut Diagnostics,
+) -> bool {
+    if kind != Some(PlaceType::S3) {
         return true;
     }
     if let Some(found) = table.get(key) {
@@ -286,7 +284,7 @@ fn only_for_files(key: &str, table: &Table<'_>, kind: Option<Kind>, report: &mut
     false
 }
 
-fn value<T>(found: Option<Found<T>>) -> Option<T> {
+fn value<T>(found: Option<Located<T>>) -> Option<T> {
     found.map(|found| found.value)
 }
 

@@ -20,15 +20,17 @@ mod yaml;
 use std::path::Path as FilePath;
 
 pub use self::json_schema::json_schema;
-pub use self::one_off::{ONE_OFF_HELP, ONE_OFF_OPTIONS};
+pub use self::one_off::ONE_OFF_OPTIONS;
 pub use self::problems::Problems;
 pub use self::schema::near;
+pub(crate) use self::yaml::CONFIG_MAX_BYTES;
 
-use self::problems::{At, Path, Problem, Report, Step};
+use self::problems::{Anchor, Diagnostics, Path, Problem, Segment};
 use crate::relations;
 use crate::rule::{Config, Mode};
 
-/// So many problems get line and column; each costs another reading of the text.
+/// How many problems are shown with line and column. Finding each one costs another reading of the
+/// text.
 const MAX_LOCATED: usize = 100;
 
 /// The rules that a YAML text holds; `origin` names it in problems, such as `config.yaml`.
@@ -44,7 +46,7 @@ pub fn parse(text: &str, origin: &str, bucket_fallback: Option<&str>) -> Result<
         let position = shown_position(error.line_column);
         Problems::new(vec![format!("{origin}{position}: {}", error.text)])
     })?;
-    let mut report = Report::of(text);
+    let mut report = Diagnostics::of(text);
     let config = meaning::config(&tree, bucket_fallback, &mut report);
     let config = related(config, &mut report);
     config.ok_or_else(|| located(report, text, origin))
@@ -66,7 +68,7 @@ pub fn one_off(
     bucket_fallback: Option<&str>,
 ) -> Result<Config, Problems> {
     let tree = one_off::tree(mode, src, dest, options, cwd).map_err(Problems::new)?;
-    let mut report = Report::default();
+    let mut report = Diagnostics::default();
     let config = meaning::config(&tree, bucket_fallback, &mut report);
     related(config, &mut report).ok_or_else(|| {
         let line = |problem: Problem| {
@@ -78,7 +80,7 @@ pub fn one_off(
 }
 
 /// Looks at the rules together; `None` once anything is wrong.
-fn related(config: Option<Config>, report: &mut Report) -> Option<Config> {
+fn related(config: Option<Config>, report: &mut Diagnostics) -> Option<Config> {
     let mut config = config?;
     for (rule_name, text) in relations::errors(&config.rules) {
         let path = Path::default()
@@ -90,12 +92,15 @@ fn related(config: Option<Config>, report: &mut Report) -> Option<Config> {
     if !report.problems.is_empty() {
         return None;
     }
-    config.warnings = relations::warnings(&config.rules);
+    config.warnings = relations::warnings(&config.rules)
+        .into_iter()
+        .map(|warning| warning.text)
+        .collect();
     Some(config)
 }
 
 /// One line for each problem, in the order of the text.
-fn located(report: Report<'_>, text: &str, origin: &str) -> Problems {
+fn located(report: Diagnostics<'_>, text: &str, origin: &str) -> Problems {
     let mut lines: Vec<_> = report
         .problems
         .into_iter()
@@ -119,13 +124,13 @@ fn position(text: &str, problem: &Problem) -> Option<(usize, usize)> {
     let mut at = problem.at;
     loop {
         // The item of a list has no key, so its value is shown.
-        let is_item = matches!(steps.last(), Some(Step::Item(_)) | None);
-        let found = yaml::locate(text, steps, if is_item { At::Value } else { at });
+        let is_item = matches!(steps.last(), Some(Segment::Item(_)) | None);
+        let found = yaml::locate(text, steps, if is_item { Anchor::Value } else { at });
         if found.is_some() || steps.is_empty() {
             return found;
         }
         steps = &steps[..steps.len() - 1];
-        at = At::Key;
+        at = Anchor::Key;
     }
 }
 

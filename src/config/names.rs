@@ -2,16 +2,16 @@
 
 use jiff::Timestamp;
 
-use super::problems::{Path, Report};
+use super::problems::{Diagnostics, Path};
 use super::schema;
-use super::written::{Found, Table, describe, quoted};
+use super::written::{Located, Table, describe, quoted};
 use super::yaml::Node;
 use crate::object::Name;
 use crate::pattern::{Flaw, Matcher, Rename};
 use crate::rule::Example;
 
-pub(super) fn matcher(source: &Table<'_>, report: &mut Report) -> Option<Matcher> {
-    let Some(Found { value, path }) = source.get("match") else {
+pub(super) fn matcher(source: &Table<'_>, report: &mut Diagnostics) -> Option<Matcher> {
+    let Some(Located { value, path }) = source.get("match") else {
         return Some(Matcher::All);
     };
     if let Node::Text(text) = value {
@@ -45,7 +45,7 @@ pub(super) fn matcher(source: &Table<'_>, report: &mut Report) -> Option<Matcher
 }
 
 /// `None` where there is no rename, or a wrong one, which is reported.
-pub(super) fn rename(dest: &Table<'_>, report: &mut Report) -> Option<Rename> {
+pub(super) fn rename(dest: &Table<'_>, report: &mut Diagnostics) -> Option<Rename> {
     let table = dest.table("rename", schema::RENAME, report)?;
     let regex = table.plain_text("regex", report);
     let replace = table.plain_text("replace", report);
@@ -75,12 +75,12 @@ pub(super) fn rename(dest: &Table<'_>, report: &mut Report) -> Option<Rename> {
 pub(super) fn examples(
     rule: &Table<'_>,
     rename: Option<&Rename>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Vec<Example> {
     let items = rule.list("examples", report);
     items
         .into_iter()
-        .filter_map(|Found { value, path }| example(value, path, rename, report))
+        .filter_map(|Located { value, path }| example(value, path, rename, report))
         .collect()
 }
 
@@ -88,7 +88,7 @@ fn example(
     node: &Node,
     path: Path,
     rename: Option<&Rename>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Example> {
     let table = Table::closed(node, path, schema::EXAMPLE, report)?;
     let name = table.text("name", report);
@@ -133,7 +133,7 @@ fn example(
     })
 }
 
-fn timestamp(found: &Found<&str>, report: &mut Report) -> Option<Timestamp> {
+fn timestamp(found: &Located<&str>, report: &mut Diagnostics) -> Option<Timestamp> {
     let parsed: Result<Timestamp, _> = found.value.parse();
     parsed
         .map_err(|_| {
@@ -146,7 +146,7 @@ fn timestamp(found: &Found<&str>, report: &mut Report) -> Option<Timestamp> {
         .ok()
 }
 
-pub(super) fn lock_file(found: &Found<&str>, report: &mut Report) -> Option<String> {
+pub(super) fn lock_file(found: &Located<&str>, report: &mut Diagnostics) -> Option<String> {
     let name = found.value;
     if matches!(name, "" | "." | "..") || name.contains('/') {
         let text = quoted(name);

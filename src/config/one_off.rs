@@ -23,31 +23,6 @@ pub const ONE_OFF_OPTIONS: &[&str] = &[
     "--description",
 ];
 
-/// The options again, each with what its value is, for a help text.
-pub const ONE_OFF_HELP: &[(&str, &str)] = &[
-    ("--glob", "PATTERN"),
-    ("--regex", "REGEX"),
-    ("--rename-regex", "REGEX"),
-    ("--rename-replace", "TEXT"),
-    ("--recursive", "true|false"),
-    ("--max-items", "NUMBER"),
-    ("--retries", "NUMBER"),
-    ("--wait-seconds", "NUMBER"),
-    ("--if-exists", "overwrite|fail|keep_both|skip"),
-    ("--min-age-seconds", "NUMBER"),
-    ("--lock-file", "NAME"),
-    ("--concurrency", "NUMBER"),
-    ("--description", "TEXT"),
-];
-
-/// The rule's name in the log.
-pub(super) fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Move => "move",
-        Mode::Copy => "copy",
-    }
-}
-
 /// The tree, or what is wrong with the arguments as such.
 pub(super) fn tree(
     mode: Mode,
@@ -59,7 +34,7 @@ pub(super) fn tree(
     let mut flaws = Vec::new();
     let mut source = place("SRC", src, cwd, &mut flaws);
     let mut dest = place("DEST", dest, cwd, &mut flaws);
-    let mut rule = vec![pair("mode", text(name(mode)))];
+    let mut rule = vec![pair("mode", text(mode.word()))];
     let (mut matcher, mut rename) = (Vec::new(), Vec::new());
     for (option, value) in options {
         let key = option.trim_start_matches('-').replace('-', "_");
@@ -84,7 +59,8 @@ pub(super) fn tree(
     }
     rule.push(pair("src", Node::Map(source)));
     rule.push(pair("dest", Node::Map(dest)));
-    let rules = Node::Map(vec![pair(name(mode), Node::Map(rule))]);
+    // The mode is also the rule's name in the log.
+    let rules = Node::Map(vec![pair(mode.word(), Node::Map(rule))]);
     Ok(Node::Map(vec![pair("config", rules)]))
 }
 
@@ -158,15 +134,4 @@ fn number(value: &str) -> Node {
 
 fn boolean(value: &str) -> Node {
     value.parse().map_or_else(|_| text(value), Node::Bool)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn help_names_every_option() {
-        let named: Vec<&str> = ONE_OFF_HELP.iter().map(|(option, _)| *option).collect();
-        assert_eq!(named, ONE_OFF_OPTIONS);
-    }
 }

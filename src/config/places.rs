@@ -2,18 +2,15 @@
 
 use std::path::{Component, Path as FilePath, PathBuf};
 
-use super::problems::Report;
+use super::problems::Diagnostics;
 use super::schema;
-use super::written::{Found, Table, quoted};
-use crate::object::{Base, Place};
+use super::written::{Located, Table, quoted};
+use crate::object::{Base, KEY_MAX_BYTES, Place};
 
-/// What a key of an s3 object can have at the most (S3 User Guide, "Object key naming").
-const MAX_KEY_BYTES: usize = 1024;
-
-pub(super) const PLACES: &[(&str, Kind)] = &[("s3", Kind::S3), ("file", Kind::File)];
+pub(super) const PLACES: &[(&str, PlaceType)] = &[("s3", PlaceType::S3), ("file", PlaceType::File)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PlaceType {
     S3,
     File,
 }
@@ -23,7 +20,8 @@ pub(super) enum Kind {
 pub(super) struct Fallback<'a> {
     bucket: Option<String>,
     base: Option<Base>,
-    /// `defaults` says something wrong about the bucket, so rules that lack one are not to blame.
+    /// `defaults` says something wrong about the bucket, so rules without one get no complaint of
+    /// their own.
     bucket_is_flawed: bool,
     /// The same for `base_file_path`.
     base_is_flawed: bool,
@@ -40,7 +38,7 @@ impl<'a> Fallback<'a> {
         }
     }
 
-    /// `defaults` is no mapping, so nothing that it might have said is missed.
+    /// `defaults` is no mapping, so rules get no complaint about what it might have said.
     pub(super) fn flawed(self) -> Self {
         Self {
             bucket_is_flawed: true,
@@ -50,7 +48,7 @@ impl<'a> Fallback<'a> {
     }
 
     /// Reads `defaults`.
-    pub(super) fn with(self, defaults: &Table<'_>, report: &mut Report) -> Self {
+    pub(super) fn with(self, defaults: &Table<'_>, report: &mut Diagnostics) -> Self {
         let bucket = defaults
             .plain_text("default_bucket", report)
             .and_then(|found| bucket_name(&found, report));
@@ -83,8 +81,8 @@ impl<'a> Fallback<'a> {
     pub(super) fn place(
         &self,
         table: &Table<'_>,
-        report: &mut Report,
-    ) -> (Option<Kind>, Option<Place>) {
+        report: &mut Diagnostics,
+    ) -> (Option<PlaceType>, Option<Place>) {
         let kind = table
             .choice("type", PLACES, report)
             .map(|found| found.value);
@@ -95,7 +93,7 @@ impl<'a> Fallback<'a> {
             return (None, None);
         };
         let place = match kind {
-            Kind::S3 => {
+            PlaceType::S3 => {
                 let bucket = self.bucket(table, bucket, report);
                 if path.is_none() {
                     let allowed = "a prefix, such as in/850, or / for the whole bucket";
@@ -106,7 +104,7 @@ impl<'a> Fallback<'a> {
                     .zip(prefix)
                     .map(|(bucket, prefix)| Place::S3 { bucket, prefix })
             }
-            Kind::File => {
+            PlaceType::File => {
                 if let Some(bucket) = bucket {
                     report.key(
                         &bucket.path,
@@ -126,8 +124,8 @@ impl<'a> Fallback<'a> {
     fn bucket(
         &self,
         table: &Table<'_>,
-        written: Option<Found<&str>>,
-        report: &mut Report,
+        written: Option<Located<&str>>,
+        report: &mut Diagnostics,
     ) -> Option<String> {
         if let Some(found) = written {
             return bucket_name(&found, report);
@@ -158,7 +156,7 @@ impl<'a> Fallback<'a> {
         }
     }
 
-    fn directory(&self, found: &Found<&str>, report: &mut Report) -> Option<Place> {
+    fn directory(&self, found: &Located<&str>, report: &mut Diagnostics) -> Option<Place> {
         let written = FilePath::new(found.value);
         if found.value.is_empty() {
             report.value(
@@ -203,7 +201,7 @@ fn is_meant(defaults: &Table<'_>, key: &str) -> bool {
     defaults.get(key).is_some() || defaults.entries().any(|(written, ..)| is_slip(written))
 }
 
-fn bucket_name(found: &Found<&str>, report: &mut Report) -> Option<String> {
+fn bucket_name(found: &Located<&str>, report: &mut Diagnostics) -> Option<String> {
     if let Some(flaw) = bucket_flaw(found.value) {
         let text = quoted(found.value);
         report.value(&found.path, format!("found the text {text}; {flaw}"));
@@ -233,7 +231,7 @@ fn bucket_flaw(name: &str) -> Option<&'static str> {
 }
 
 /// A prefix without a `/` in front and with one behind; empty for the whole bucket.
-fn prefix(found: &Found<&str>, report: &mut Report) -> Option<String> {
+fn prefix(found: &Located<&str>, report: &mut Diagnostics) -> Option<String> {
     let plain = found.value.trim_matches('/');
     if plain.is_empty() {
         return Some(String::new());
@@ -258,7 +256,7 @@ fn prefix(found: &Found<&str>, report: &mut Report) -> Option<String> {
             "parts with names (MinIO refuses these)",
         );
     }
-    if plain.len() + 1 >= MAX_KEY_BYTES {
+    if plain.len() + 1 >= KEY_MAX_BYTES {
         return refuse(
             "more than a key can hold",
             "less than 1023 bytes, so that a name has room",
@@ -267,7 +265,7 @@ fn prefix(found: &Found<&str>, report: &mut Report) -> Option<String> {
     Some(format!("{plain}/"))
 }
 
-fn base_path(found: &Found<&str>, report: &mut Report) -> Option<PathBuf> {
+fn base_path(found: &Located<&str>, report: &mut Diagnostics) -> Option<PathBuf> {
     if !FilePath::new(found.value).is_absolute() {
         let text = quoted(found.value);
         report.value(
@@ -280,7 +278,7 @@ fn base_path(found: &Found<&str>, report: &mut Report) -> Option<PathBuf> {
 }
 
 /// The path without `.` and doubled `/`; a `..` is refused.
-fn plain_path(found: &Found<&str>, report: &mut Report) -> Option<PathBuf> {
+fn plain_path(found: &Located<&str>, report: &mut Diagnostics) -> Option<PathBuf> {
     let text = quoted(found.value);
     let components = FilePath::new(found.value).components();
     if components.clone().any(|part| part == Component::ParentDir) {

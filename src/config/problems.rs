@@ -36,7 +36,7 @@ impl std::error::Error for Problems {}
 
 /// One step from a node of the YAML text to one inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Segment {
     /// The value of a key: its text, and how many of the same text are before it.
     Key(String, usize),
     /// An item of a list, from 0.
@@ -45,7 +45,7 @@ pub(super) enum Step {
 
 /// Whether a problem is shown at the key or at its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
+pub(super) enum Anchor {
     Key,
     Value,
 }
@@ -56,17 +56,17 @@ pub(super) enum At {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Path {
     /// For the parser.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Segment>,
     /// For people: `config`, the rule's name, then `src`, `path`, …
     pub(super) names: Vec<String>,
 }
 
 impl Path {
     /// The value of a key of this node, reached through merge keys.
-    pub(super) fn key(&self, key: &str, nth: usize, via: &[Step]) -> Self {
+    pub(super) fn key(&self, key: &str, nth: usize, via: &[Segment]) -> Self {
         let mut path = self.missing(key);
         path.steps.extend_from_slice(via);
-        path.steps.push(Step::Key(key.to_owned(), nth));
+        path.steps.push(Segment::Key(key.to_owned(), nth));
         path
     }
 
@@ -80,7 +80,7 @@ impl Path {
     /// An item of this list.
     pub(super) fn item(&self, index: usize) -> Self {
         let mut path = self.clone();
-        path.steps.push(Step::Item(index));
+        path.steps.push(Segment::Item(index));
         if let Some(last) = path.names.last_mut() {
             write!(last, "[{index}]").expect("writing to a string cannot fail");
         }
@@ -92,20 +92,20 @@ impl Path {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) path: Path,
-    pub(super) at: At,
+    pub(super) at: Anchor,
     /// What is wrong; what was found and what is allowed.
     pub(super) text: String,
 }
 
 /// Collects problems.
 #[derive(Debug, Default)]
-pub(super) struct Report<'a> {
+pub(super) struct Diagnostics<'a> {
     pub(super) problems: Vec<Problem>,
     /// What the config was read from, where that is a text.
     text: Option<&'a str>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> Diagnostics<'a> {
     /// For the problems of a text.
     pub(super) fn of(text: &'a str) -> Self {
         Self {
@@ -122,15 +122,15 @@ impl<'a> Report<'a> {
 
     /// Something is wrong with a value.
     pub(super) fn value(&mut self, path: &Path, text: impl Into<String>) {
-        self.push(path, At::Value, text.into());
+        self.push(path, Anchor::Value, text.into());
     }
 
     /// Something is wrong with a key, or a key is missing in the mapping under it.
     pub(super) fn key(&mut self, path: &Path, text: impl Into<String>) {
-        self.push(path, At::Key, text.into());
+        self.push(path, Anchor::Key, text.into());
     }
 
-    fn push(&mut self, path: &Path, at: At, text: String) {
+    fn push(&mut self, path: &Path, at: Anchor, text: String) {
         let path = path.clone();
         self.problems.push(Problem { path, at, text });
     }

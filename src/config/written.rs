@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use super::problems::{Path, Report};
+use super::problems::{Diagnostics, Path};
 use super::schema;
 use super::yaml::{Node, Pair};
 use crate::text::{in_quotes, is_unseen};
@@ -13,7 +13,7 @@ use crate::text::{in_quotes, is_unseen};
 const SHOWN_CHARS: usize = 60;
 
 /// A value, and the way to it for later complaints.
-pub(super) struct Found<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) path: Path,
 }
@@ -30,7 +30,7 @@ impl<'a> Table<'a> {
         node: &'a Node,
         path: Path,
         allowed: &[&str],
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Option<Self> {
         let table = Self::open(node, path, &allowed.join(", "), report)?;
         for pair in table.pairs {
@@ -47,7 +47,7 @@ impl<'a> Table<'a> {
         node: &'a Node,
         path: Path,
         allowed: &str,
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Option<Self> {
         let Node::Map(pairs) = node else {
             let found = describe(node, &path, report);
@@ -78,10 +78,10 @@ impl<'a> Table<'a> {
     }
 
     /// The value of a key; `null` is absent.
-    pub(super) fn get(&self, key: &str) -> Option<Found<&'a Node>> {
+    pub(super) fn get(&self, key: &str) -> Option<Located<&'a Node>> {
         let pair = self.pairs.iter().find(|pair| pair.key == key)?;
         let path = || self.path.key(key, 0, &pair.via);
-        (pair.value != Node::Null).then(|| Found {
+        (pair.value != Node::Null).then(|| Located {
             value: &pair.value,
             path: path(),
         })
@@ -92,18 +92,18 @@ impl<'a> Table<'a> {
         &self,
         key: &str,
         allowed: &[&str],
-        report: &mut Report,
+        report: &mut Diagnostics,
     ) -> Option<Table<'a>> {
-        let Found { value, path } = self.get(key)?;
+        let Located { value, path } = self.get(key)?;
         Table::closed(value, path, allowed, report)
     }
 
     /// A text.
-    pub(super) fn text(&self, key: &str, report: &mut Report) -> Option<Found<&'a str>> {
-        let Found { value, path } = self.get(key)?;
+    pub(super) fn text(&self, key: &str, report: &mut Diagnostics) -> Option<Located<&'a str>> {
+        let Located { value, path } = self.get(key)?;
         if let Node::Text(text) = value {
             let value = text.as_str();
-            return Some(Found { value, path });
+            return Some(Located { value, path });
         }
         let written = written(value, &path, report);
         let advice = match value {
@@ -116,7 +116,11 @@ impl<'a> Table<'a> {
     }
 
     /// A text that is what it looks like: nothing in it that cannot be seen, no blank at an end.
-    pub(super) fn plain_text(&self, key: &str, report: &mut Report) -> Option<Found<&'a str>> {
+    pub(super) fn plain_text(
+        &self,
+        key: &str,
+        report: &mut Diagnostics,
+    ) -> Option<Located<&'a str>> {
         let found = self.text(key, report)?;
         let flaw = deception(found.value, key);
         match flaw {
@@ -127,10 +131,10 @@ impl<'a> Table<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&self, key: &str, report: &mut Report) -> Option<Found<bool>> {
-        let Found { value, path } = self.get(key)?;
+    pub(super) fn boolean(&self, key: &str, report: &mut Diagnostics) -> Option<Located<bool>> {
+        let Located { value, path } = self.get(key)?;
         if let Node::Bool(value) = *value {
-            return Some(Found { value, path });
+            return Some(Located { value, path });
         }
         let found = describe(value, &path, report);
         report.value(&path, format!("found {found}; allowed: true or false"));
@@ -142,15 +146,15 @@ impl<'a> Table<'a> {
         &self,
         key: &str,
         allowed: &RangeInclusive<u32>,
-        report: &mut Report,
-    ) -> Option<Found<u32>> {
-        let Found { value, path } = self.get(key)?;
+        report: &mut Diagnostics,
+    ) -> Option<Located<u32>> {
+        let Located { value, path } = self.get(key)?;
         let number = match value {
             Node::Int(number) => u32::try_from(*number).ok(),
             _ => None,
         };
         if let Some(value) = number.filter(|number| allowed.contains(number)) {
-            return Some(Found { value, path });
+            return Some(Located { value, path });
         }
         let written = written(value, &path, report);
         let found = described(value, &written);
@@ -187,9 +191,9 @@ impl<'a> Table<'a> {
         &self,
         key: &str,
         choices: &[(&str, T)],
-        report: &mut Report,
-    ) -> Option<Found<T>> {
-        let Found { value, path } = self.get(key)?;
+        report: &mut Diagnostics,
+    ) -> Option<Located<T>> {
+        let Located { value, path } = self.get(key)?;
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let Node::Text(text) = value else {
             let (found, words) = (describe(value, &path, report), words.join(", "));
@@ -198,7 +202,7 @@ impl<'a> Table<'a> {
         };
         if let Some((_, value)) = choices.iter().find(|(word, _)| word == text) {
             let value = *value;
-            return Some(Found { value, path });
+            return Some(Located { value, path });
         }
         let meant = schema::near(text, &words);
         let meant = meant.map_or_else(String::new, |word| format!("; did you mean `{word}`?"));
@@ -208,8 +212,8 @@ impl<'a> Table<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&self, key: &str, report: &mut Report) -> Vec<Found<&'a Node>> {
-        let Some(Found { value, path }) = self.get(key) else {
+    pub(super) fn list(&self, key: &str, report: &mut Diagnostics) -> Vec<Located<&'a Node>> {
+        let Some(Located { value, path }) = self.get(key) else {
             return Vec::new();
         };
         let Node::List(items) = value else {
@@ -217,7 +221,7 @@ impl<'a> Table<'a> {
             report.value(&path, format!("found {found}; allowed: a list"));
             return Vec::new();
         };
-        let found = |(index, value)| Found {
+        let found = |(index, value)| Located {
             value,
             path: path.item(index),
         };
@@ -225,7 +229,7 @@ impl<'a> Table<'a> {
     }
 
     /// Says that a key is missing, where it is not there or without a value.
-    pub(super) fn missing(&self, key: &str, allowed: &str, report: &mut Report) {
+    pub(super) fn missing(&self, key: &str, allowed: &str, report: &mut Diagnostics) {
         let pair = self.pairs.iter().find(|pair| pair.key == key);
         match pair {
             // Then its value was of the wrong type, which was said.
@@ -241,7 +245,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn report_duplicates(&self, report: &mut Report) {
+    fn report_duplicates(&self, report: &mut Diagnostics) {
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for pair in self.pairs {
             let count = seen.entry(&pair.key).or_default();
@@ -264,7 +268,7 @@ impl<'a> Table<'a> {
 }
 
 /// A text, number or truth value as it stands in the config.
-fn written(node: &Node, path: &Path, report: &Report) -> String {
+fn written(node: &Node, path: &Path, report: &Diagnostics) -> String {
     let read = match node {
         Node::Text(text) => return text.clone(),
         Node::Bool(value) => value.to_string(),
@@ -276,7 +280,7 @@ fn written(node: &Node, path: &Path, report: &Report) -> String {
 }
 
 /// The value for people: `the text "yes"`, `the number 5`, `a list`.
-pub(super) fn describe(node: &Node, path: &Path, report: &Report) -> String {
+pub(super) fn describe(node: &Node, path: &Path, report: &Diagnostics) -> String {
     described(node, &written(node, path, report))
 }
 

@@ -12,18 +12,18 @@ use serde::de::{
     Visitor,
 };
 
-use super::problems::{At, Step};
+use super::problems::{Anchor, Segment};
 use super::schema::near;
 
 /// What a `ConfigMap` can hold at the most.
-pub(super) const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+pub(crate) const CONFIG_MAX_BYTES: usize = 1 << 20;
 /// All values of a config, those that aliases repeat counted each time.
 const MAX_NODES: usize = 200_000;
 /// All text in them, counted likewise.
-const MAX_TEXT_BYTES: usize = 4 * MAX_CONFIG_BYTES;
+const MAX_TEXT_BYTES: usize = 4 * CONFIG_MAX_BYTES;
 
-/// So many brackets may be open at once. The parser's time grows with the square of their number,
-/// long before it finds that nothing may be so deep.
+/// How many brackets may be open at once. The parser's time grows with the square of their number,
+/// and it takes long before it refuses the depth by itself.
 const MAX_OPEN_BRACKETS: usize = 10_000;
 
 const MERGE_KEY: &str = "<<";
@@ -49,7 +49,7 @@ pub(super) struct Pair {
     pub(super) value: Node,
     /// The steps from the mapping that has it now to the one where it was written; empty where
     /// these are the same.
-    pub(super) via: Vec<Step>,
+    pub(super) via: Vec<Segment>,
 }
 
 /// A text that is no YAML.
@@ -62,8 +62,8 @@ pub(super) struct SyntaxError {
 
 /// Reads the one document that `text` holds; an empty text is `Null`.
 pub(super) fn read(text: &str) -> Result<Node, SyntaxError> {
-    if text.len() > MAX_CONFIG_BYTES {
-        let (found, allowed) = (text.len(), MAX_CONFIG_BYTES);
+    if text.len() > CONFIG_MAX_BYTES {
+        let (found, allowed) = (text.len(), CONFIG_MAX_BYTES);
         return Err(SyntaxError {
             line_column: None,
             text: format!("the config is too large; found {found} bytes, allowed: {allowed}"),
@@ -106,7 +106,7 @@ fn too_many_brackets(text: &str) -> Option<usize> {
 /// The line and column, from 1, of the node that `steps` lead to, or of its key.
 ///
 /// The parser tells positions only in its errors, so this reads the text again and fails there.
-pub(super) fn locate(text: &str, steps: &[Step], at: At) -> Option<(usize, usize)> {
+pub(super) fn locate(text: &str, steps: &[Segment], at: Anchor) -> Option<(usize, usize)> {
     let written = None;
     let seed = Locate { steps, at, written };
     let found = seed.deserialize(serde_yaml::Deserializer::from_str(text));
@@ -115,11 +115,11 @@ pub(super) fn locate(text: &str, steps: &[Step], at: At) -> Option<(usize, usize
 }
 
 /// The scalar that `steps` lead to, as it was written: `1e3`, `True`.
-pub(super) fn written(text: &str, steps: &[Step]) -> Option<String> {
+pub(super) fn written(text: &str, steps: &[Segment]) -> Option<String> {
     let found = RefCell::default();
     let seed = Locate {
         steps,
-        at: At::Value,
+        at: Anchor::Value,
         written: Some(&found),
     };
     // What follows the scalar was not read, which is an error of no interest.
@@ -296,15 +296,15 @@ fn is_mergeable(value: &Node) -> bool {
     }
 }
 
-fn mergeable(value: Node) -> Vec<(Vec<Step>, Vec<Pair>)> {
-    let merge = || Step::Key(MERGE_KEY.to_owned(), 0);
+fn mergeable(value: Node) -> Vec<(Vec<Segment>, Vec<Pair>)> {
+    let merge = || Segment::Key(MERGE_KEY.to_owned(), 0);
     match value {
         Node::Map(pairs) => vec![(vec![merge()], pairs)],
         Node::List(items) => items
             .into_iter()
             .enumerate()
             .filter_map(|(index, item)| match item {
-                Node::Map(pairs) => Some((vec![merge(), Step::Item(index)], pairs)),
+                Node::Map(pairs) => Some((vec![merge(), Segment::Item(index)], pairs)),
                 _ => None,
             })
             .collect(),
@@ -314,8 +314,8 @@ fn mergeable(value: Node) -> Vec<(Vec<Step>, Vec<Pair>)> {
 
 /// Fails at one node, which makes the parser say where that is, or takes its text.
 struct Locate<'a> {
-    steps: &'a [Step],
-    at: At,
+    steps: &'a [Segment],
+    at: Anchor,
     /// Where the text of the node goes.
     written: Option<&'a RefCell<Option<String>>>,
 }
@@ -333,7 +333,7 @@ impl<'de> DeserializeSeed<'de> for Locate<'_> {
 
 impl<'a> Locate<'a> {
     /// The same, with fewer steps to go.
-    fn below(&self, steps: &'a [Step]) -> Self {
+    fn below(&self, steps: &'a [Segment]) -> Self {
         Self { steps, ..*self }
     }
 
@@ -393,7 +393,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         self.here()?;
-        let Step::Item(wanted) = self.steps[0] else {
+        let Segment::Item(wanted) = self.steps[0] else {
             return Ok(());
         };
         for _ in 0..wanted {
@@ -405,12 +405,12 @@ impl<'de> Visitor<'de> for Locate<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         self.here()?;
-        let (Step::Key(wanted, nth), rest) = (&self.steps[0], &self.steps[1..]) else {
+        let (Segment::Key(wanted, nth), rest) = (&self.steps[0], &self.steps[1..]) else {
             return Ok(());
         };
         let mut before = *nth;
         loop {
-            let fail = rest.is_empty() && self.at == At::Key && before == 0;
+            let fail = rest.is_empty() && self.at == Anchor::Key && before == 0;
             match entries.next_key_seed(LocateKey { wanted, fail })? {
                 None => return Ok(()),
                 Some(true) if before == 0 => break,

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-pub use self::probe::{Finding, Report, Right};
+pub(crate) use self::probe::{Finding, OnFinding, Right};
 use crate::error::{Error, Result};
 use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::part::PartFile;
@@ -23,9 +23,9 @@ use crate::stage::{Stage, Staged};
 /// In which order [`Store::list`] gives its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the bytes of the name: whoever lists may stop at the first entry too many.
+    /// By the bytes of the name. The caller can stop as soon as it has enough entries.
     ByName,
-    /// In no order: all must be seen, and the oldest come first.
+    /// In no order. The caller must look at all entries and takes the oldest first.
     ByAge,
 }
 
@@ -33,9 +33,10 @@ pub enum Order {
 pub struct Scope<'a> {
     /// Also in directories below. Keys: also those with a `/` in the name.
     pub recursive: bool,
-    /// Asked before an entry is looked at further, so that a name nobody wants costs nothing.
+    /// Called with a name before the entry itself is looked at, so that names that no rule wants
+    /// cost no system call.
     pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
-    /// Hears of what is left out of this listing although it lies in its scope.
+    /// Called for each directory that lies in the scope but is left out of the listing.
     pub aside: &'a (dyn Fn(Aside) + 'a),
 }
 
@@ -49,7 +50,7 @@ pub struct Aside {
 }
 
 /// The note on an [`Aside`] that is no failure.
-pub const LOST_AND_FOUND_NOTE: &str = "it is the filesystem's own, and nothing for a rule";
+pub(crate) const LOST_AND_FOUND_NOTE: &str = "it is the filesystem's own, and nothing for a rule";
 
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +81,14 @@ pub enum Removed {
     Gone,
     /// It is not what was staged, and stays.
     Changed,
-    /// It is locked by the process of this number (0 where the system does not say), and stays.
-    Locked(u32),
+    /// Somebody has it locked, and it stays.
+    Locked(Holder),
 }
+
+/// Who holds an exclusive record lock: the number of the process. `None` where the system does not
+/// tell it: a process of another host, or a lock that belongs to an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(pub Option<u32>);
 
 /// What a fetch brought.
 pub struct Fetched {
@@ -104,13 +110,13 @@ pub trait Store: Send + Sync {
 
     /// Fails with [`Kind::Missing`](crate::error::Kind::Missing) when the bucket or the
     /// `base_file_path` is not there. Must not create anything.
-    fn exists(&self) -> Result<()>;
+    fn must_exist(&self) -> Result<()>;
 
     /// Gives each candidate to `sink`, until that breaks.
     ///
     /// Must leave out what SPEC section 4 says is never a candidate. An error means that nothing
     /// of this listing may be acted on. A directory below that may not be read is no error: what is
-    /// in it is left out, and the scope hears of it.
+    /// in it is left out, and `Scope::aside` is called.
     fn list(
         &self,
         scope: &Scope<'_>,
@@ -140,9 +146,8 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
-    /// The number of a process that holds an exclusive record lock on the item (0 where the
-    /// system does not say). Must not take a lock itself.
-    fn locked_by(&self, _name: &Name) -> Result<Option<u32>> {
+    /// Who holds an exclusive record lock on the item. Must not take a lock itself.
+    fn locked_by(&self, _name: &Name) -> Result<Option<Holder>> {
         Ok(None)
     }
 
@@ -193,10 +198,10 @@ pub trait Store: Send + Sync {
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed>;
 }
 
-/// The note on a source that is being written by the process of this number, 0 where it is unknown.
-pub fn locked_note(process: u32) -> String {
+/// The note on a source that is being written.
+pub(crate) fn locked_note(Holder(process): Holder) -> String {
     match process {
-        0 => "another process has it locked: it is being written".into(),
-        process => format!("process {process} has it locked: it is being written"),
+        None => "another process has it locked: it is being written".into(),
+        Some(process) => format!("process {process} has it locked: it is being written"),
     }
 }

@@ -7,7 +7,7 @@ use crate::part::hidden_name;
 
 /// What a rule must be allowed to do at a place. In the order in which it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Right {
+pub(crate) enum Right {
     /// Find out what is there.
     List,
     /// Read an item.
@@ -24,10 +24,10 @@ pub enum Right {
 
 /// What one probe showed.
 #[derive(Debug)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// A run can do it; with what is worth knowing, which may be nothing.
     Good(String),
-    /// No obstacle to a run, but maybe not what its operator thinks.
+    /// A run can do it, but maybe not in the way that the operator expects.
     Note(String),
     /// A run would fail here.
     Bad(Error),
@@ -35,7 +35,7 @@ pub enum Finding {
 
 impl Finding {
     /// `Good` with this text, or `Bad`.
-    pub fn of<T>(result: Result<T>, good: impl Into<String>) -> Self {
+    pub(crate) fn of<T>(result: Result<T>, good: impl Into<String>) -> Self {
         match result {
             Ok(_) => Self::Good(good.into()),
             Err(error) => Self::Bad(error),
@@ -43,8 +43,9 @@ impl Finding {
     }
 }
 
-/// Hears of each probe, its name first, when it is over; breaks where no further one is wanted.
-pub type Report<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
+/// Is called when a probe is over, with its name and what it showed. Breaks when no further probe
+/// is wanted.
+pub(crate) type OnFinding<'a> = dyn FnMut(&'static str, Finding) -> ControlFlow<()> + 'a;
 
 /// A name for something that is made only to see whether it can be. No two are the same; it is one
 /// of those that a later run clears up ([`is_temporary`](super::is_temporary)).

@@ -16,7 +16,7 @@ use bots_mover::context::Context;
 use bots_mover::environment::{Addressing, Connection, Environment, Verify};
 use bots_mover::logger::{Format, Level, Logger};
 use bots_mover::object::{Entry, Name, Place, Version, join};
-use bots_mover::pattern::{Instant, Matcher, Rename};
+use bots_mover::pattern::{LocalTime, Matcher, Rename};
 use bots_mover::plan::{destination, numbered};
 use bots_mover::rule::{Mode, Rule};
 use bots_mover::shell_pattern::ShellPattern;
@@ -28,8 +28,8 @@ use jiff::tz::TimeZone;
 
 use super::log::Event;
 
-fn instant() -> Instant {
-    Instant {
+fn instant() -> LocalTime {
+    LocalTime {
         at: Timestamp::UNIX_EPOCH,
         zone: TimeZone::UTC,
     }

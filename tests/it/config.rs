@@ -10,7 +10,7 @@ use bots_mover::config::{self, ONE_OFF_OPTIONS, Problems};
 use bots_mover::object::{Base, Place};
 use bots_mover::pattern::{Matcher, TOKENS};
 use bots_mover::relations;
-use bots_mover::rule::{Config, IfExists, Instant, Mode, Rule};
+use bots_mover::rule::{Config, IfExists, LocalTime, Mode, Rule};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -677,7 +677,7 @@ fn a_failing_example_shows_what_was_expected_and_what_came() {
          - { name: x/, ignored: true }\n      \
          - { name: .x.edi, becomes: .x.edi }\n",
     )]);
-    let instant = Instant {
+    let instant = LocalTime {
         at: Timestamp::UNIX_EPOCH,
         zone: TimeZone::get("Europe/Berlin").expect("a zone"),
     };
@@ -731,7 +731,7 @@ fn every_config_in_the_documentation_is_good() {
             let config = config::parse(text, &path.to_string_lossy(), Some("edi"))
                 .unwrap_or_else(|problems| panic!("{text}\n{problems}"));
             let (at, zone) = (Timestamp::UNIX_EPOCH, TimeZone::UTC);
-            let failing = relations::failing_examples(&config, &Instant { at, zone });
+            let failing = relations::failing_examples(&config, &LocalTime { at, zone });
             assert!(failing.is_empty(), "{text}\n{failing:?}");
             count += 1;
         }

@@ -14,7 +14,7 @@ use bots_mover::error::{Error, Kind, Result};
 use bots_mover::logger::{Format, Level, Logger};
 use bots_mover::object::{Attributes, Entry, Name, Place, Version};
 use bots_mover::part::PartFile;
-use bots_mover::rule::Instant;
+use bots_mover::rule::LocalTime;
 use bots_mover::run::{Stores, World, run};
 use bots_mover::stage::{Stage, Staged};
 use bots_mover::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
@@ -99,7 +99,7 @@ impl Memory {
             };
             let sink = Box::new(log.clone());
             let logger = Logger::new(Format::Text, Level::Info, Timestamp::now, sink);
-            let instant = Instant {
+            let instant = LocalTime {
                 at: Timestamp::now(),
                 zone: TimeZone::UTC,
             };
@@ -196,7 +196,7 @@ impl Store for Shelf {
         Order::ByName
     }
 
-    fn exists(&self) -> Result<()> {
+    fn must_exist(&self) -> Result<()> {
         (self.memory.mishap)("exists", &self.place.to_string())
     }
 

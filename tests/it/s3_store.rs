@@ -558,7 +558,7 @@ fn missing_bucket_is_named_by_every_call() {
         version: Version::object("0", Timestamp::UNIX_EPOCH),
     };
     let texts = ["no-such-bucket", "make the bucket", "at http://127.0.0.1:"];
-    fails(store.exists(), Kind::Missing, &texts);
+    fails(store.must_exist(), Kind::Missing, &texts);
     fails(entries(&store, true), Kind::Missing, &texts);
     fails(sandbox.fetch(&store, &entry), Kind::Missing, &texts);
     fails(store.look(&entry.name), Kind::Missing, &texts);
@@ -580,7 +580,7 @@ fn missing_bucket_is_named_by_every_call() {
             &texts,
         );
     }
-    sandbox.store("").exists().unwrap();
+    sandbox.store("").must_exist().unwrap();
 }
 
 #[test]
@@ -664,7 +664,7 @@ fn right_that_is_missing_is_named() {
         put(&input, "b", &big, Clash::Replace).map(drop),
         "must allow s3:PutObject",
     );
-    input.exists().unwrap();
+    input.must_exist().unwrap();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::config;
 use crate::context::Context;
 use crate::facts::Facts;
 use crate::logger::{Format, Level, Logger};
-use crate::rule::{IfExists, Instant, Mode};
+use crate::rule::{IfExists, LocalTime, Mode};
 use crate::run::{self, World as RunWorld};
 use crate::shelf::{Shelves, timestamp};
 use crate::sync;
@@ -252,7 +252,7 @@ fn go(world: &Arc<World>, run: usize, context: &Context) {
         now,
         Box::new(Ear(stores.clone())),
     );
-    let instant = Instant {
+    let instant = LocalTime {
         at: now(),
         zone: TimeZone::UTC,
     };

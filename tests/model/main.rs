@@ -41,6 +41,8 @@ mod part;
 mod pattern;
 #[path = "../../src/plan.rs"]
 mod plan;
+#[path = "../../src/poison.rs"]
+mod poison;
 #[path = "../../src/relations.rs"]
 mod relations;
 #[path = "../../src/report.rs"]

@@ -12,7 +12,7 @@ use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::part::PartFile;
 use crate::run::Stores;
 use crate::stage::{Stage, Staged};
-use crate::store::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+use crate::store::{Clash, Fetched, Holder, Listed, Order, Published, Removed, Scope, Store};
 use crate::sync;
 use crate::world::{Item, State, World, bytes_of, content_of};
 
@@ -193,7 +193,7 @@ impl Store for Shelf {
         }
     }
 
-    fn exists(&self) -> Result<()> {
+    fn must_exist(&self) -> Result<()> {
         self.all.step("find", &self.at)
     }
 
@@ -355,7 +355,7 @@ impl Store for Shelf {
             let locked = !self.is_s3() && state.chance.hits_in_1000(state.faults.locks);
             match now {
                 None => Removed::Gone,
-                Some(_) if locked => Removed::Locked(7),
+                Some(_) if locked => Removed::Locked(Holder(Some(7))),
                 Some(now) if now != *version => Removed::Changed,
                 Some(_) => {
                     state.remove(run, &self.at, &own);

@@ -164,7 +164,7 @@ impl Walk<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Looks at one entry of a directory, no further than needed.
+    /// Looks at one entry of a directory, with as few system calls as possible.
     fn consider(
         &mut self,
         dirs: &[u8],
@@ -223,7 +223,7 @@ impl Walk<'_> {
     /// Tells of a directory that cannot be read or passed through, once, with its owner and mode.
     fn pass_over(&mut self, dirs: &[u8], error: &Error) {
         let mut path = shown(self.root, dirs);
-        // What cannot be looked at is not to blame, but the directory that it lies in.
+        // When an entry cannot be looked at, the directory that it lies in lacks the right.
         let stat = loop {
             match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
                 Err(Errno::ACCESS) if path != self.root => drop(path.pop()),

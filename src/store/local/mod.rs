@@ -26,22 +26,23 @@ use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, fstat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
-pub use self::probe::free_space;
+pub(crate) use self::probe::free_space;
 use self::publish::Visited;
-use self::tree::{At, Stat, again, fault, fault_at};
+use self::tree::{At, Stat, fault, fault_at, retry_stale};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Base, Entry, Name, Place, Version};
 use crate::part::{Clash, PartFile};
+use crate::poison::unpoisoned;
 use crate::stage::{Stage, Staged, chunk_for};
-use crate::store::{Fetched, Listed, Order, Published, Removed, Scope, Store, locked_note};
+use crate::store::{Fetched, Holder, Listed, Order, Published, Removed, Scope, Store, locked_note};
 
 /// A directory as one end of a rule.
 pub struct LocalStore {
@@ -80,7 +81,7 @@ impl LocalStore {
     }
 
     /// The place with the links on its own path resolved, as far as it exists.
-    pub fn resolve(place: &Place) -> Place {
+    pub(crate) fn resolve(place: &Place) -> Place {
         match place {
             Place::File { path, base } => Place::File {
                 path: tree::real_path(path),
@@ -130,9 +131,9 @@ impl LocalStore {
         if !before.is_regular() {
             return Err(self.gone("stage", name));
         }
-        if let Some(process) = exclusive_lock(&file) {
+        if let Some(holder) = exclusive_lock(&file) {
             let what = format!("stage {}", self.place.item(name));
-            return Err(Error::new(Kind::Locked, what).because(locked_note(process)));
+            return Err(Error::new(Kind::Locked, what).because(locked_note(holder)));
         }
         let size_bytes = before.size_bytes();
         let changed = |how: String| {
@@ -201,8 +202,8 @@ impl LocalStore {
         };
         let fail = |error: Errno| fault_at("remove", &self.place, name, error);
         let file = at.open().map_err(fail)?;
-        if let Some(pid) = file.and_then(|file| exclusive_lock(&file)) {
-            return Ok(Removed::Locked(pid));
+        if let Some(holder) = file.and_then(|file| exclusive_lock(&file)) {
+            return Ok(Removed::Locked(holder));
         }
         match statat(at.dir(), at.path(), AtFlags::SYMLINK_NOFOLLOW).map(Stat) {
             Err(Errno::NOENT) => return self.removed_by_others(name),
@@ -238,7 +239,7 @@ impl Store for LocalStore {
 
     /// A directory in its base may be missing: [`Store::list`] says so, and [`Store::publish`]
     /// makes it. Where there is no base, only its last part may be missing.
-    fn exists(&self) -> Result<()> {
+    fn must_exist(&self) -> Result<()> {
         self.base_is_there()?;
         if self.base.is_none() && statat(CWD, &self.path, AtFlags::empty()).is_err() {
             tree::open_parent(&self.path)?;
@@ -280,8 +281,8 @@ impl Store for LocalStore {
         }
     }
 
-    fn locked_by(&self, name: &Name) -> Result<Option<u32>> {
-        again(|| {
+    fn locked_by(&self, name: &Name) -> Result<Option<Holder>> {
+        retry_stale(|| {
             let file = self.open(name)?;
             Ok(file.and_then(|file| exclusive_lock(&file)))
         })
@@ -292,7 +293,7 @@ impl Store for LocalStore {
     ///
     /// Fails with `Invalid` where a directory has the name: it is no item, and in the way of one.
     fn look(&self, name: &Name) -> Result<Option<Version>> {
-        again(|| {
+        retry_stale(|| {
             let Some(at) = At::find(&self.path, name)? else {
                 return Ok(None);
             };
@@ -310,7 +311,7 @@ impl Store for LocalStore {
     fn folds_case(&self, name: &Name) -> Result<bool> {
         let (dirs, _) = name.split();
         let path = tree::shown(&self.path, dirs);
-        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folding = unpoisoned(self.folding.lock());
         if let Some(known) = folding.get(&path) {
             return Ok(*known);
         }
@@ -324,11 +325,11 @@ impl Store for LocalStore {
     ///
     /// Fails with `Gone` also where something that is no regular file took the name.
     fn fetch(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
-        again(|| self.fetch_once(&entry.name, stage))
+        retry_stale(|| self.fetch_once(&entry.name, stage))
     }
 
     fn room(&self, name: &Name, _size_bytes: u64) -> Result<PartFile> {
-        again(|| self.make_part(name))
+        retry_stale(|| self.make_part(name))
     }
 
     /// Replaces a link of that name itself, not what it points to. A file has no `attributes`.
@@ -347,11 +348,11 @@ impl Store for LocalStore {
     }
 
     fn holds(&self, name: &Name, staged: &Staged) -> Result<bool> {
-        again(|| self.holds_once(name, staged))
+        retry_stale(|| self.holds_once(name, staged))
     }
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {
-        let removed = again(|| self.remove_once(name, version))?;
+        let removed = retry_stale(|| self.remove_once(name, version))?;
         if removed == Removed::Done {
             self.sweep_source_once(name);
         }
@@ -359,16 +360,13 @@ impl Store for LocalStore {
     }
 }
 
-/// Who holds an exclusive record lock on the file: his process number, or 0 where the system does
-/// not know it (another host, or a lock that belongs to an open file rather than to a process).
-///
-/// Filesystems without locks have no holders.
-fn exclusive_lock(file: &File) -> Option<u32> {
+/// Who holds an exclusive record lock on the file. Filesystems without locks have no holders.
+fn exclusive_lock(file: &File) -> Option<Holder> {
     // Asking for a read lock finds only those who exclude readers.
     let wanted = Flock::from(FlockType::ReadLock);
     let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
-    let pid = holder.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
-    Some(u32::try_from(pid).unwrap_or(0))
+    let process = holder.pid.map(|pid| pid.as_raw_nonzero().get());
+    Some(Holder(process.and_then(|process| process.try_into().ok())))
 }
 
 fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {

@@ -19,7 +19,7 @@ use super::publish::sync_directory;
 use super::tree::{DIRECTORY_CHUNK_BYTES, Stat, fault, is_mount_point, open_below, real_path};
 use crate::error::{Error, Kind, Result};
 use crate::part::PartFile;
-use crate::store::probe::{Finding, Report, Right, probe_name};
+use crate::store::probe::{Finding, OnFinding, Right, probe_name};
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 
 /// In a directory with this bit only the owner of a file, or of the directory, may remove or
@@ -27,19 +27,19 @@ use crate::store::{Aside, LOST_AND_FOUND_NOTE, Scope, Store as _};
 const STICKY: u32 = 0o1000;
 
 impl LocalStore {
-    /// Tries what these rights need. A directory that is not there is none of a run's troubles,
-    /// where it can be made.
-    pub fn probe(
+    /// Tries what these rights need. A directory that does not exist is no problem where a run can
+    /// make it.
+    pub(crate) fn probe(
         &self,
         rights: &BTreeSet<Right>,
         recursive: bool,
-        report: &mut Report<'_>,
+        report: &mut OnFinding<'_>,
     ) -> ControlFlow<()> {
         if let Err(missing) = self.base_is_there() {
             return report("base", Finding::Bad(missing));
         }
         if rights.contains(&Right::Write)
-            && let Err(missing) = self.exists()
+            && let Err(missing) = self.must_exist()
         {
             return report("directory", Finding::Bad(missing));
         }
@@ -105,7 +105,11 @@ impl LocalStore {
     }
 
     /// Where a destination is to be made, looks at the directory that it would be made in.
-    fn probe_missing(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
+    fn probe_missing(
+        &self,
+        rights: &BTreeSet<Right>,
+        report: &mut OnFinding<'_>,
+    ) -> ControlFlow<()> {
         if !rights.contains(&Right::Write) {
             let note = "not there: the rule has nothing to do, and a run warns of it";
             return report("directory", Finding::Note(note.into()));
@@ -162,7 +166,7 @@ impl LocalStore {
     }
 
     /// Reads all directories, as a recursive rule does.
-    fn walk(&self, report: &mut Report<'_>) -> ControlFlow<()> {
+    fn walk(&self, report: &mut OnFinding<'_>) -> ControlFlow<()> {
         let asides = RefCell::new(Vec::new());
         let scope = Scope {
             recursive: true,
@@ -186,7 +190,7 @@ impl LocalStore {
     /// What publishing and removing do, with a hidden file that is gone afterwards.
     fn try_write(&self) -> Result<()> {
         let stop = &self.context.stop;
-        // The second signal waits for the file to be gone; behind it none is made any more.
+        // A second signal waits until the file is removed. After that signal no file is made.
         let _held = stop.hold();
         if stop.requested().is_some() {
             return Err(Error::new(Kind::Stopped, "stopped by a signal"));
@@ -206,7 +210,7 @@ impl LocalStore {
 }
 
 /// The room that an ordinary user may take where this directory is.
-pub fn free_space(directory: &Path) -> Finding {
+pub(crate) fn free_space(directory: &Path) -> Finding {
     match statvfs(directory) {
         Err(error) => Finding::Bad(fault("look for free space in", directory, error)),
         Ok(room) => {
@@ -221,7 +225,8 @@ pub fn free_space(directory: &Path) -> Finding {
     }
 }
 
-/// Whether others' files in this directory are out of our reach, although it may be written.
+/// Whether we may not replace or remove the files of other users in this directory, although we may
+/// write to it.
 fn is_sticky(stat: &Stat) -> bool {
     let uid = rustix::process::geteuid();
     stat.permissions() & STICKY != 0 && !uid.is_root() && stat.owner().0 != uid.as_raw()

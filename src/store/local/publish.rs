@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{
@@ -29,6 +29,7 @@ use super::tree::{
 use crate::error::{Error, Kind, Result};
 use crate::object::Name;
 use crate::part::{Clash, PartFile, is_temporary};
+use crate::poison::unpoisoned;
 use crate::stage::{Staged, chunk_for};
 use crate::store::Published;
 
@@ -47,14 +48,14 @@ pub(super) struct Visited {
 #[derive(Default)]
 struct Sets {
     /// Their own entries, and those of all directories on the way, are durable.
-    settled: HashSet<PathBuf>,
+    durable: HashSet<PathBuf>,
     /// Their stale parts were looked for.
     swept: HashSet<PathBuf>,
 }
 
 impl Visited {
     fn sets(&self) -> MutexGuard<'_, Sets> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.sets.lock())
     }
 }
 
@@ -101,7 +102,7 @@ impl LocalStore {
                 _ => return Err(error),
             }
             if staged.part_file().is_some() {
-                // What was staged there went with the directory.
+                // The staged copy was in that directory and is gone with it.
                 return Err(error.with_kind(Kind::Changed));
             }
         }
@@ -157,7 +158,7 @@ impl LocalStore {
         })
     }
 
-    /// Makes a file that is there already, and its name, as durable as a published one.
+    /// Makes a file that exists already, and its name, as durable as a published one.
     pub(super) fn make_durable(&self, file: &File, name: &Name) -> Result<()> {
         fsync(file).map_err(|error| fault_at("sync", &self.place, name, error))?;
         let (dirs, _) = name.split();
@@ -183,14 +184,14 @@ impl LocalStore {
         };
         let (directory, made) = match open() {
             Err(Errno::NOENT) => {
-                self.visited.sets().settled.clear();
+                self.visited.sets().durable.clear();
                 self.make(dirs)?;
                 (open().map_err(fail)?, true)
             }
             found => (found.map_err(fail)?, false),
         };
-        if made || !self.visited.sets().settled.contains(&path) {
-            self.settle(&path, &directory, made)?;
+        if made || !self.visited.sets().durable.contains(&path) {
+            self.sync_parents(&path, &directory, made)?;
         }
         Ok(directory)
     }
@@ -246,11 +247,11 @@ impl LocalStore {
 
     /// Syncs the parent of each directory on the way to `path`, which was opened as `directory`, up
     /// to the base or to one that is known. `made`: some of them were made by us just now.
-    fn settle(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
+    fn sync_parents(&self, path: &Path, directory: &OwnedFd, made: bool) -> Result<()> {
         let top = self.made_in();
-        let mut settled = Vec::new();
+        let mut durable = Vec::new();
         for child in path.ancestors() {
-            if child == top || self.visited.sets().settled.contains(child) {
+            if child == top || self.visited.sets().durable.contains(child) {
                 break;
             }
             let Some(parent) = child.parent() else { break };
@@ -264,13 +265,14 @@ impl LocalStore {
                 synced => synced,
             };
             synced.map_err(|error| fault("sync the directory", parent, error))?;
-            settled.push(child.to_path_buf());
+            durable.push(child.to_path_buf());
         }
-        self.visited.sets().settled.extend(settled);
+        self.visited.sets().durable.extend(durable);
         Ok(())
     }
 
-    /// Removes the part files of dead runs, once in each directory. Never fails: it is a courtesy.
+    /// Removes the part files of dead runs, once in each directory. Never fails, because no item
+    /// depends on it.
     fn sweep_once(&self, dirs: &[u8], directory: &OwnedFd) {
         if self.is_unswept(dirs) {
             sweep(directory, self.context.now());
@@ -320,7 +322,7 @@ fn sweep(directory: &OwnedFd, now: Timestamp) {
             stat.is_regular() && now.duration_since(stat.modified()) > PART_MAX_AGE
         });
         if stale {
-            // Whoever may not remove it, or comes second, leaves it.
+            // When the right is missing, or another run removed it first, nothing is to be done.
             let _ = unlinkat(directory, last, AtFlags::empty());
         }
     }

@@ -84,7 +84,7 @@ pub(super) fn open_below(root: &Path, dirs: &[u8], access: OFlags) -> rustix::io
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parts = dirs.split(|&byte| byte == b'/');
     let mut parts = parts.filter(|part| !part.is_empty()).peekable();
-    // Whoever only passes through needs no right to read.
+    // Passing through a directory needs no right to read it.
     let access_for = |last: bool| flags | if last { access } else { OFlags::PATH };
     let mut dir = openat(CWD, root, access_for(parts.peek().is_none()), Mode::empty())?;
     while let Some(part) = parts.next() {
@@ -180,7 +180,8 @@ pub(super) fn shown(root: &Path, dirs: &[u8]) -> PathBuf {
 
 /// Fails with `Invalid` for a name that would leave the directory or that no file can have.
 ///
-/// The engine refuses such names before; this is where a mistake of it would do harm.
+/// The engine refuses such names earlier. It is checked here again because here a mistake of the
+/// engine would do harm.
 pub(super) fn check_name(root: &Path, name: &Name) -> Result<()> {
     let refuse = |why: String| {
         let what = format!("use the name {:?} in {}", name.lossy(), root.display());
@@ -268,8 +269,9 @@ fn nanoseconds(part: impl TryInto<u32>) -> u32 {
     part.expect("the system gives less than a second")
 }
 
-/// Does it again, a few times, while a network filesystem says that a handle is stale.
-pub(super) fn again<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
+/// Repeats `act` up to [`STALE_TRIES`] times while a network filesystem answers that a handle is
+/// stale.
+pub(super) fn retry_stale<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 1..STALE_TRIES {
         match act() {
             Err(error) if os_error(&error) == Some(Errno::STALE) => {}
@@ -324,7 +326,7 @@ mod tests {
     /// How often an action is done that fails with `errno` as long as it is asked.
     fn tries(errno: Errno) -> u32 {
         let mut tries = 0;
-        let result = again(|| -> Result<()> {
+        let result = retry_stale(|| -> Result<()> {
             tries += 1;
             Err(fault("open", Path::new("/in/a"), errno))
         });
@@ -357,7 +359,7 @@ mod tests {
         assert_eq!(tries(Errno::STALE), STALE_TRIES);
         assert_eq!(tries(Errno::IO), 1);
         let mut stale = true;
-        let result = again(|| {
+        let result = retry_stale(|| {
             let fault = fault("open", Path::new("/in/a"), Errno::STALE);
             if std::mem::take(&mut stale) {
                 Err(fault)

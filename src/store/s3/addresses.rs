@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
+
+use crate::poison::unpoisoned;
 
 /// The host's addresses, kept for the run: ureq would look them up before every request.
 #[derive(Debug, Clone, Default)]
@@ -17,8 +19,7 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Looks the host up again before the next request.
     pub(super) fn forget(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clear();
+        unpoisoned(self.known.lock()).clear();
     }
 }
 
@@ -30,7 +31,7 @@ impl Resolver for Addresses {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.authority().map_or("", |authority| authority.as_str());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unpoisoned(self.known.lock());
         if let Some((_, addresses)) = known.iter().find(|(name, _)| name == host) {
             return Ok(addresses.clone());
         }
@@ -41,8 +42,7 @@ impl Resolver for Addresses {
             ureq::Error::HostNotFound => unresolved(host, None),
             other => other,
         })?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.push((host.to_owned(), found.clone()));
+        unpoisoned(self.known.lock()).push((host.to_owned(), found.clone()));
         Ok(found)
     }
 }

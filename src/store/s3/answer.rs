@@ -18,14 +18,14 @@ const BODY_LIMIT_BYTES: usize = 64 << 10;
 
 /// What a request and the reading of its answer share.
 #[derive(Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(super) struct Exchange<'a> {
     /// The time, and the wish to stop.
     pub(super) context: &'a Context,
     /// Where the server was found.
     pub(super) addresses: &'a Addresses,
 }
 
-impl Line<'_> {
+impl Exchange<'_> {
     /// The error for a request or an answer that broke off.
     pub(super) fn failed(&self, error: ureq::Error, target: &Target<'_>) -> Error {
         if let Err(stopped) = self.context.stop.check() {
@@ -39,7 +39,7 @@ impl Line<'_> {
 
 /// What the server said; its body is still to be read.
 pub(super) struct Answer<'a> {
-    pub(super) line: Line<'a>,
+    pub(super) exchange: Exchange<'a>,
     pub(super) target: Target<'a>,
     pub(super) response: Response<Body>,
 }
@@ -69,13 +69,13 @@ impl Answer<'_> {
 
     /// By how many seconds our clock is ahead of the server's, where the server tells its time.
     pub(super) fn skew_seconds(&self) -> Option<i64> {
-        skew_seconds(self.header("date")?, self.line.context.now())
+        skew_seconds(self.header("date")?, self.exchange.context.now())
     }
 
     /// Reads on; 0 at the end of a whole body, and only there.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let read = self.response.body_mut().as_reader().read(buffer);
-        read.map_err(|error| self.line.failed(error.into(), &self.target))
+        read.map_err(|error| self.exchange.failed(error.into(), &self.target))
     }
 
     /// The whole body as text.
@@ -105,7 +105,7 @@ impl Answer<'_> {
     /// What kind of refusal this answer is; a body that cannot be read leaves only the head.
     pub(super) fn refusal(mut self) -> Refusal {
         let text = self.text(BODY_LIMIT_BYTES).unwrap_or_default();
-        let now = self.line.context.now();
+        let now = self.exchange.context.now();
         Refusal::new(self.status(), self.response.headers(), &text, now)
     }
 

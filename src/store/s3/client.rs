@@ -18,7 +18,7 @@ use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
 use super::addresses::Addresses;
-use super::answer::{Answer, Line};
+use super::answer::{Answer, Exchange};
 use super::connections::Connections;
 use super::error::Target;
 use super::retry::{Try, quickly};
@@ -38,7 +38,7 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// a body that it refuses, then it resets the connection and its reason is lost.
 const ASK_FIRST_ABOVE_BYTES: u64 = 256 << 10;
 
-/// How long the server has to agree; then the body is sent all the same.
+/// How long to wait for the server to agree. After that the body is sent without an answer.
 const ASK_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An idle connection is not used for longer; `MinIO` closes it after 30 s.
@@ -291,17 +291,17 @@ impl Client {
             let body = SendBody::from_reader(&mut reader);
             run(agent, request.body(body).map_err(malformed)?, attempt)
         };
-        let line = Line {
+        let exchange = Exchange {
             context: &self.context,
             addresses: &self.addresses,
         };
         match outcome {
             Ok(response) => Ok(Answer {
-                line,
+                exchange,
                 target,
                 response,
             }),
-            Err(error) => Err(line.failed(error, &target)),
+            Err(error) => Err(exchange.failed(error, &target)),
         }
     }
 }
@@ -376,7 +376,7 @@ impl Read for PayloadReader<'_> {
                 .map_err(io::Error::other)?,
         };
         if amount == 0 && left > 0 {
-            // ureq would ask for the missing bytes for ever.
+            // Without an error ureq would ask for the missing bytes in an endless loop.
             let short = Error::new(Kind::Storage, "read a staging file").because("it was cut");
             return Err(io::Error::other(short));
         }

@@ -15,27 +15,27 @@ pub(super) struct Connections {
 }
 
 impl Connector for Connections {
-    type Out = Connection;
+    type Out = PooledConnection;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
-    ) -> Result<Option<Connection>, ureq::Error> {
+    ) -> Result<Option<PooledConnection>, ureq::Error> {
         let inner = self.inner.connect(details, chained)?;
-        Ok(inner.map(|inner| Connection { inner, busy: true }))
+        Ok(inner.map(|inner| PooledConnection { inner, busy: true }))
     }
 }
 
 /// A connection that is only probed when it is taken.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct PooledConnection {
     inner: Box<dyn Transport>,
     /// It carried something since it was last asked whether it is open.
     busy: bool,
 }
 
-impl Transport for Connection {
+impl Transport for PooledConnection {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }

@@ -75,7 +75,7 @@ impl S3Store {
         if head.size_bytes != staged.size_bytes() {
             return Ok(false);
         }
-        // Two that differ here need not be read; two that do not are.
+        // Objects that differ here need not be read. All others are read and compared.
         if head
             .crc64
             .is_some_and(|stored| stored != crc64_text(staged.crc64()))
@@ -106,7 +106,7 @@ impl S3Store {
         if !refusal.code().is_empty() {
             return refusal.into_error(target);
         }
-        match self.exists() {
+        match self.must_exist() {
             Ok(()) => refusal.into_error(target).with_kind(Kind::Gone),
             Err(error) => error,
         }

@@ -133,12 +133,12 @@ impl S3Store {
                 .client
                 .send(target, action, &headers, Payload::None, attempt)?;
             match answer.status() {
-                200 => Head::read(&answer, &target).map(Found::Object),
+                200 => Head::read(&answer, &target).map(Looked::Object),
                 404 => {
                     let refusal = answer.refusal();
                     match refusal.code() {
-                        "NoSuchKey" => Ok(Found::Nothing),
-                        "" => Ok(Found::Unclear),
+                        "NoSuchKey" => Ok(Looked::Nothing),
+                        "" => Ok(Looked::Unclear),
                         _ => Err(refusal.into_error(&target)),
                     }
                 }
@@ -146,10 +146,10 @@ impl S3Store {
             }
         })?;
         match found {
-            Found::Object(head) => Ok(Some(head)),
-            Found::Nothing => Ok(None),
+            Looked::Object(head) => Ok(Some(head)),
+            Looked::Nothing => Ok(None),
             // Nothing says whether the bucket or the key is not there.
-            Found::Unclear => self.exists().map(|()| None),
+            Looked::Unclear => self.must_exist().map(|()| None),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Store for S3Store {
         Order::ByName
     }
 
-    fn exists(&self) -> Result<()> {
+    fn must_exist(&self) -> Result<()> {
         let target = self.target("look for", "");
         self.client.tries(|attempt| {
             let action = self.bucket.head_bucket(self.client.credentials());
@@ -171,7 +171,7 @@ impl Store for S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             match answer.status() {
-                // Whoever has no right to list the bucket may still have one to put.
+                // A user without the right to list the bucket may still have the right to put.
                 200 | 403 => Ok(()),
                 404 => {
                     let refusal = answer.refusal();
@@ -271,7 +271,7 @@ impl Store for S3Store {
     }
 }
 
-enum Found {
+enum Looked {
     Object(Head),
     Nothing,
     Unclear,

@@ -14,7 +14,7 @@ use super::error::{Refusal, Subject, Target};
 use super::list::{Begin, read_page};
 use super::put::REFUSE;
 use crate::error::{Error, Kind, Result};
-use crate::store::probe::{Finding, Report, Right, probe_name};
+use crate::store::probe::{Finding, OnFinding, Right, probe_name};
 
 /// `MinIO` refuses a request from a clock that is further off, in either direction.
 const SKEW_MAX_SECONDS: u64 = 15 * 60;
@@ -44,7 +44,7 @@ struct Heard {
 impl S3Store {
     /// Tries what all buckets have in common: whether the server answers, its clock, the
     /// credentials. Says whether it is of use to try the rights.
-    pub fn probe_server(&self, report: &mut Report<'_>) -> ControlFlow<(), bool> {
+    pub(crate) fn probe_server(&self, report: &mut OnFinding<'_>) -> ControlFlow<(), bool> {
         if self.client.trusts_anybody() {
             let note = "MINIO_VERIFY=false: whoever answers for MinIO is believed";
             report("certificate", Finding::Note(note.into()))?;
@@ -75,7 +75,11 @@ impl S3Store {
     }
 
     /// Tries each right at this bucket and prefix.
-    pub fn probe(&self, rights: &BTreeSet<Right>, report: &mut Report<'_>) -> ControlFlow<()> {
+    pub(crate) fn probe(
+        &self,
+        rights: &BTreeSet<Right>,
+        report: &mut OnFinding<'_>,
+    ) -> ControlFlow<()> {
         for right in rights {
             let (what, tried) = match right {
                 Right::List => ("list", self.try_list()),

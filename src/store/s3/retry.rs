@@ -22,7 +22,7 @@ impl Try {
     }
 }
 
-/// Makes a request, and makes it again after a passing fault. A timeout is none.
+/// Makes a request, and repeats it after a passing fault. A timeout does not count as one.
 ///
 /// # Errors
 /// That of the last try, or `Stopped`.

@@ -163,7 +163,7 @@ fn without_a_base_the_directory_that_a_place_lies_in_is_never_made() {
     let sandbox = Sandbox::new();
     let store = sandbox.store_without_base("vol/in");
     let hint = "is the volume mounted?";
-    assert_fails(store.exists(), Kind::Missing, hint);
+    assert_fails(store.must_exist(), Kind::Missing, hint);
     let staged = sandbox.staged(b"x");
     let published = publish(&store, "d/a", &staged, Clash::Replace);
     assert_fails(published, Kind::Missing, hint);

@@ -24,12 +24,12 @@ use super::{
 fn a_missing_base_is_missing_everywhere_and_never_created() {
     let sandbox = Sandbox::new();
     let store = sandbox.store("in");
-    assert!(store.exists().is_ok());
+    assert!(store.must_exist().is_ok());
     fs::remove_dir_all(sandbox.at("")).unwrap();
 
     let staged = sandbox.staged(b"x");
     let says = "is the volume mounted?";
-    assert_fails(store.exists(), Kind::Missing, says);
+    assert_fails(store.must_exist(), Kind::Missing, says);
     assert_fails(list(&store, true), Kind::Missing, says);
     let fetched = fetch(&sandbox, &store, "a").map(|_| ());
     assert_fails(fetched, Kind::Missing, says);
@@ -49,7 +49,7 @@ fn a_base_that_is_a_file_is_missing() {
     fs::remove_dir_all(sandbox.at("")).unwrap();
     fs::write(sandbox.root.path().join("base"), "").unwrap();
     assert_fails(
-        sandbox.store("in").exists(),
+        sandbox.store("in").must_exist(),
         Kind::Missing,
         "base_file_path",
     );
@@ -58,7 +58,7 @@ fn a_base_that_is_a_file_is_missing() {
 #[test]
 fn a_source_without_base_exists_until_it_is_used() {
     let sandbox = Sandbox::new();
-    assert!(sandbox.store_without_base("nowhere").exists().is_ok());
+    assert!(sandbox.store_without_base("nowhere").must_exist().is_ok());
 }
 
 #[test]

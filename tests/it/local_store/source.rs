@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bots_mover::error::Kind;
 use bots_mover::object::Version;
 use bots_mover::stage::MEMORY_LIMIT_BYTES;
-use bots_mover::store::{Clash, Removed, Store as _};
+use bots_mover::store::{Clash, Holder, Removed, Store as _};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
@@ -77,10 +77,10 @@ fn an_exclusive_lock_of_another_process_is_seen_and_a_shared_one_is_none() {
         assert!(lines.any(|line| line == "locked"), "the lock was not taken");
 
         let seen = store.locked_by(&name("a")).unwrap();
-        assert_eq!(seen, (!shared).then_some(holder.id()));
+        assert_eq!(seen, (!shared).then_some(Holder(Some(holder.id()))));
         if !shared {
             let removed = store.remove(&name("a"), &version).unwrap();
-            assert_eq!(removed, Removed::Locked(holder.id()));
+            assert_eq!(removed, Removed::Locked(Holder(Some(holder.id()))));
             assert!(path.exists());
         }
         drop(holder.stdin.take());

@@ -62,7 +62,7 @@ fn an_answer_that_came_before_its_request_is_not_believed() {
         // Nobody else is let in.
         client
     });
-    store.exists().unwrap();
+    store.must_exist().unwrap();
     let mut client = server.join().unwrap();
     let forged = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
     client.write_all(forged).unwrap();
@@ -401,7 +401,7 @@ fn answer_without_a_reason_is_looked_into() {
     let (store, _) = sandbox.behind(first(9, answer("404 Not Found", "")));
     fails(store.look(&name("a")), Kind::Missing, &["make the bucket"]);
     let (store, _) = sandbox.behind(first(1, answer("403 Forbidden", "")));
-    store.exists().unwrap();
+    store.must_exist().unwrap();
 }
 
 fn listing(inner: &str) -> Fault {
