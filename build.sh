@@ -86,7 +86,8 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
            and gives each fuzz target so many seconds (240; 0: none)
   e2e      only what 'test' does on the cluster; tests/e2e/run.sh tells what that needs
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
-           only, or 'all', that many times (3), 'bench scale' how cost grows; tests/bench/README.md
+           only, or 'all', that many times (3), 'bench scale' how cost grows, 'bench plots' draws
+           the tables; tests/bench/README.md
   help     this text
 EOF
 }
@@ -557,6 +558,10 @@ fill_e2e_image() {
 
 run_bench() {
     local examples="$target_dir/$target/release/examples" mc="" rclone=""
+    if [[ "${1:-}" == plots ]]; then
+        python3 tests/bench/bench.py plots
+        return
+    fi
     build_binary
     cargo_release "$target" --examples
     need_minio

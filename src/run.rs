@@ -6,7 +6,7 @@
 //! items left room below `max_items`. The main thread looks on and tells of progress. Where the
 //! system gives fewer threads, listers become workers; where it gives none, so does the main one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -375,13 +375,8 @@ impl Run<'_> {
         let mut selection = Selection::new(source.order(), max_items);
         let now = self.world.context.now();
         let seen = lock(&lane.seen);
-        let hidden = Cell::new(0);
         let wanted = |name: &Name| {
-            let wanted =
-                rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name);
-            let is_hidden = wanted && rule.hidden_part(name).is_some();
-            hidden.set(hidden.get() + u64::from(is_hidden));
-            wanted && !is_hidden
+            rule.matcher.matches(name) && !rule.is_lock_file(name) && !seen.contains(name)
         };
         let asides = RefCell::new(Vec::new());
         let aside = |aside: Aside| asides.borrow_mut().push(aside);
@@ -392,6 +387,10 @@ impl Run<'_> {
         };
         let mut fault = None;
         let listed = source.list(&scope, &mut |entry| {
+            if rule.hidden_part(&entry.name).is_some() {
+                round.hidden += 1;
+                return ControlFlow::Continue(());
+            }
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
             if let Some((level, note)) = transfer::young_note(age_ns, rule) {
                 round.skip(&entry, level, note);
@@ -415,7 +414,6 @@ impl Run<'_> {
         if let Some(error) = fault {
             return Err(error);
         }
-        round.hidden = hidden.get();
         round.asides = asides.into_inner();
         round.no_directory = listed == Listed::NoDirectory;
         round.selected = Some(selection.finish(listed));
