@@ -1,7 +1,7 @@
 //! One round of a rule: what a listing has for it, what is left alone and said so, and which
 //! destinations its items claim.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
@@ -134,13 +134,7 @@ impl Rounds<'_> {
         let mut selection = Selection::new(order, keep);
         let now = self.world.context.now();
         (round.began, round.order) = (now, Some(order));
-        let hidden = Cell::new(0);
-        let wanted = |name: &Name| {
-            let wanted = rule.matcher.matches(name) && !rule.is_lock_file(name);
-            let is_hidden = wanted && rule.hidden_part(name).is_some();
-            hidden.set(hidden.get() + u64::from(is_hidden));
-            wanted && !is_hidden
-        };
+        let wanted = |name: &Name| rule.matcher.matches(name) && !rule.is_lock_file(name);
         let asides = RefCell::new(Vec::new());
         let aside = |aside: Aside| asides.borrow_mut().push(aside);
         let scope = Scope {
@@ -156,6 +150,10 @@ impl Rounds<'_> {
                 if last.covers(&entry) || is_new {
                     return ControlFlow::Continue(());
                 }
+            }
+            if rule.hidden_part(&entry.name).is_some() {
+                round.hidden += 1;
+                return ControlFlow::Continue(());
             }
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
             if let Some((level, note)) = transfer::young_note(age_ns, rule) {
@@ -180,7 +178,6 @@ impl Rounds<'_> {
         if let Some(error) = fault {
             return Err(error);
         }
-        round.hidden = hidden.get();
         round.asides = asides.into_inner();
         round.no_directory = listed == Listed::NoDirectory;
         round.selected = selection.finish(listed);

@@ -34,7 +34,8 @@ pub struct Scope<'a> {
     /// Also in directories below. Keys: also those with a `/` in the name.
     pub recursive: bool,
     /// Called with a name before the entry itself is looked at, so that names that no rule wants
-    /// cost no system call.
+    /// cost no system call. May be called more than once, and with names that the receiver of the
+    /// entries never hears of.
     pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
     /// Called for each directory that lies in the scope but is left out of the listing.
     pub aside: &'a (dyn Fn(Aside) + 'a),

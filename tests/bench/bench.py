@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs bots-mover beside rclone, mc and the bare requests on one throwaway MinIO.
 
-'./build.sh bench [ROW [RUNS]]' calls it with everything it needs. The programs take turns
+'./build.sh bench [ROW [RUNS]]' calls it with everything it needs, './build.sh bench plots' draws
+the tables of README.md anew. The programs take turns
 (A B C A B C), every run starts from the same state and is checked: all files are at the
 destination, byte for byte, and none at the source. Prints medians as a Markdown table.
 Standard library only.
@@ -28,6 +29,8 @@ BUCKET = "bench"
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ONE_WAY_MS = 5
 MANY = 100
+# Above the size from which the server copies.
+TINY_BYTES = 20 * MIB
 PEERS = ["rclone", "rclone-32", "mc"]
 PROGRAMS = ["mover", *PEERS, "floor"]
 START_PATIENCE_S = 60
@@ -47,17 +50,25 @@ class Row:
 
     def __init__(
         self, name, title, inwards, count, size, *,
-        far=False, rules=1, extra=0, runs=None, concurrency=None,
+        far=False, rules=1, extra=0, runs=None, concurrency=None, between=False,
     ):
         self.name, self.title, self.inwards = name, title, inwards
+        # From a prefix to another one of the same bucket: 'inwards', but to no directory.
+        self.between = between
         self.concurrency = concurrency
         # 'extra' files are there and are not to be moved.
         self.count, self.size, self.extra = count, size, extra
         self.far, self.rules, self.runs = far, rules, runs
 
+    def make_tiny(self):
+        self.count, self.extra = min(self.count, 10), min(self.extra, 10)
+        self.size = min(self.size, TINY_BYTES)
+
     def programs(self):
         # mc has no order by age, and the floor no directory to list.
         without = ["mc"] if self.extra and not self.inwards else []
+        # The bare requests from bucket to bucket are the server's own affair.
+        without += ["floor"] if self.between else []
         return [name for name in PROGRAMS if name not in without]
 
 
@@ -70,6 +81,10 @@ ROWS = [
     Row("large-out", "one file of 1 GiB out", False, 1, GIB),
     Row("medium-in", "20 files of 50 MiB in", True, 20, 50 * MIB),
     Row("medium-out", "20 files of 50 MiB out", False, 20, 50 * MIB),
+    Row("small-between", "1000 files of 4 KB between prefixes", True, 1000, 4 * KIB, between=True),
+    Row("far-between", "the same, 10 ms away", True, 1000, 4 * KIB, between=True, far=True),
+    Row("large-between", "one file of 1 GiB between prefixes", True, 1, GIB, between=True),
+    Row("medium-between", "20 files of 50 MiB between prefixes", True, 20, 50 * MIB, between=True),
     Row("idle", "nothing to move", True, 0, 0),
     Row("rules-in", "ten rules at once, 100 files of 4 KB each, in", True, 1000, 4 * KIB, rules=10),
     Row("first-keys", "the first 100 of 100,000 keys in", True, 100, KIB, extra=99_900),
@@ -91,18 +106,25 @@ SCALE = [
 
 def main():
     options = arguments()
+    if options.row == "plots":
+        plots(Path(options.readme))
+        return
     if options.row == "scale":
         scale(options)
         return
     chosen = [row for row in ROWS if options.row in ("all", row.name)]
     if not chosen:
         names = ", ".join(row.name for row in ROWS)
-        sys.exit(f"no row {options.row}; there are all, scale, {names}")
+        sys.exit(f"no row {options.row}; there are all, scale, plots, {names}")
     with tempfile.TemporaryDirectory(prefix="mover-bench.", dir=options.directory) as work:
         with Bench(options, Path(work)) as bench:
             print(machine(), flush=True)
+            if options.tiny:
+                print("tiny: shows that each row runs, the figures mean nothing")
             print(HEAD, flush=True)
             for row in chosen:
+                if options.tiny:
+                    row.make_tiny()
                 print(table(row, bench.measure(row, options.runs)), flush=True)
     print(f"\nload at the end: {load()}")
 
@@ -125,13 +147,21 @@ def scale(options):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ["mover", "rclone", "mc", "minio", "delay", "floor"]:
-        parser.add_argument(f"--{name}", required=True, type=os.path.abspath)
+    tools = ["mover", "rclone", "mc", "minio", "delay", "floor"]
+    for name in tools:
+        parser.add_argument(f"--{name}", type=os.path.abspath)
     parser.add_argument("--directory", help="where the files lie; default: TMPDIR")
     parser.add_argument("--only", help="only these programs, with commas between")
+    parser.add_argument("--tiny", action="store_true", help="a few small files: try all rows out")
+    readme = Path(__file__).with_name("README.md")
+    parser.add_argument("--readme", default=readme, help="whose tables 'plots' draws")
     parser.add_argument("row", nargs="?", default="all")
     parser.add_argument("runs", nargs="?", type=int, default=3)
-    return parser.parse_args()
+    options = parser.parse_args()
+    missing = [name for name in tools if not getattr(options, name)]
+    if missing and options.row != "plots":
+        parser.error(f"missing: {', '.join(missing)}")
+    return options
 
 
 # --- what is measured ---
@@ -278,6 +308,8 @@ class Bench:
             keys = {"type": "s3", "path": self.prefix(row, part)}
             directory["path"] = str((self.dest if row.inwards else self.source) / self.sub(row, part))
             ends = (keys, directory) if row.inwards else (directory, keys)
+            if row.between:
+                ends = (keys, {"type": "s3", "path": self.target(row)})
             rules[f"rule-{part}"] = {"src": ends[0], "dest": ends[1]}
         defaults = {"default_bucket": BUCKET, "max_items": max(row.count, 1)}
         if row.concurrency:
@@ -297,6 +329,8 @@ class Bench:
             return self.first(row, program, prefix, source, dest)
         if program == "mc":
             ends = [f"m/{BUCKET}/{prefix}/", f"{dest}/"]
+            if row.between:
+                ends[1] = f"m/{BUCKET}/{self.target(row)}/"
             if not row.inwards:
                 ends = [f"{source}/", f"m/{BUCKET}/{prefix}/"]
             # It takes a prefix without keys for a mistake.
@@ -304,6 +338,8 @@ class Bench:
                 return [self.tools["mc"], "--quiet", "ls", "--recursive", ends[0]]
             return [self.tools["mc"], "--quiet", "mv", "--recursive", *ends]
         ends = [f"m:{BUCKET}/{prefix}", dest] if row.inwards else [source, f"m:{BUCKET}/{prefix}"]
+        if row.between:
+            ends[1] = f"m:{BUCKET}/{self.target(row)}"
         return [self.tools["rclone"], "move", *transfers(program), *ends]
 
     def first(self, row, program, prefix, source, dest):
@@ -329,13 +365,18 @@ class Bench:
     def prefix(self, row, part):
         return f"{row.name}/{part:02}" if row.rules > 1 else row.name
 
+    def target(self, row):
+        """Where a row between prefixes goes to."""
+        return f"to-{row.name}"
+
     # --- before and after a run ---
 
     def prepare(self, row):
         self.put_aside(self.dest, row)
         self.dest.mkdir()
-        if not row.inwards:
-            self.mc("rm", "--recursive", "--force", f"m/{BUCKET}/{row.name}/", check=False)
+        if row.between or not row.inwards:
+            prefix = self.target(row) if row.between else row.name
+            self.mc("rm", "--recursive", "--force", f"m/{BUCKET}/{prefix}/", check=False)
         if row.extra:
             # Many more are there than all runs will take.
             if self.filled != row.name:
@@ -419,7 +460,9 @@ class Bench:
 
     def problem(self, row, program):
         keys = None
-        if row.inwards:
+        if row.between:
+            moved = self.keys(row, self.target(row))
+        elif row.inwards:
             moved = {} if program == "floor" else files(self.dest)
         else:
             moved = keys = self.keys(row)
@@ -440,7 +483,7 @@ class Bench:
         if program == "floor" or row.count == 0:
             return None
         sums = self.masters[row.name][1]
-        if row.inwards:
+        if row.inwards and not row.between:
             wrong = [name for name in moved if crc_of(self.dest / name) != sums.get(name, (0,))[0]]
         else:
             # The ETag of an object that came in parts says nothing of its bytes.
@@ -448,9 +491,10 @@ class Bench:
                      and moved[name][1] != sums[name][1]]
         return f"changed {', '.join(wrong[:3])}" if wrong else None
 
-    def keys(self, row):
+    def keys(self, row, prefix=None):
         """What is in the bucket: name -> (size, ETag)."""
-        answer = self.mc("ls", "--json", "--recursive", f"m/{BUCKET}/{row.name}/", check=False)
+        place = f"m/{BUCKET}/{prefix or row.name}/"
+        answer = self.mc("ls", "--json", "--recursive", place, check=False)
         lines = [json.loads(line) for line in answer.stdout.splitlines()]
         return {line["key"]: (line["size"], line["etag"]) for line in lines if "key" in line}
 
@@ -516,6 +560,62 @@ def table(row, results):
         title = f"{row.name}: {row.title}" if index == 0 else ""
         lines.append(f"| {title} | {what} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines)
+
+
+# --- what is drawn ---
+
+PLOTS = ("<!-- plots: './build.sh bench plots' -->", "<!-- end of plots -->")
+# Columns of the table of growth; that of the results ends with the ratio.
+CPU_OF_ITEM, PEAK = 5, 6
+
+
+def plots(readme):
+    """Draws the tables of the README between its two markers."""
+    text = readme.read_text()
+    head, rest = text.split(PLOTS[0])
+    _, tail = rest.split(PLOTS[1])
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    charts = [ratio_chart(rows, what) for what in ("wall s", "CPU s", "peak MiB")]
+    for what in ("files", "in flight"):
+        charts.append(growth_chart(rows, what, "CPU ms an item", CPU_OF_ITEM))
+        charts.append(growth_chart(rows, what, "peak MiB", PEAK))
+    readme.write_text("\n\n".join([head + PLOTS[0], *charts, PLOTS[1]]) + tail)
+
+
+def ratio_chart(rows, what):
+    """The mover against the best peer in each row of the results."""
+    found, name = [], ""
+    for cells in rows:
+        if len(cells) != len(PROGRAMS) + 3:
+            continue
+        name = cells[0].split(":")[0] or name
+        if cells[1] == what and cells[-1]:
+            found.append((name, cells[-1]))
+    names, ratios = zip(*found)
+    one = ", ".join("1" for _ in ratios)
+    title = f"{what.split()[0]}: mover (bars) to the best peer (line)"
+    return chart(title, names, "mover : best peer", [f"bar [{', '.join(ratios)}]", f"line [{one}]"])
+
+
+def growth_chart(rows, what, figure, column):
+    """How a figure of the mover alone grows."""
+    ends = {"in": [], "out": []}
+    for cells in rows:
+        if len(cells) == PEAK + 1 and cells[0] == what:
+            ends[cells[2]].append((cells[1], cells[column]))
+    names = [name for name, _ in ends["in"]]
+    values = {end: ", ".join(value for _, value in found) for end, found in ends.items()}
+    title = f"{figure} by {what}: in (bars), out (line)"
+    return chart(title, names, figure, [f"bar [{values['in']}]", f"line [{values['out']}]"])
+
+
+def chart(title, names, axis, series):
+    """Bars and a line, for there is no legend; the colours are those of the reader's page."""
+    labels = ", ".join(f'"{name}"' for name in names)
+    lines = ["xychart-beta", f'    title "{title}"', f"    x-axis [{labels}]", f'    y-axis "{axis}"']
+    lines += [f"    {line}" for line in series]
+    return "\n".join(["```mermaid", *lines, "```"])
 
 
 def machine():

@@ -4,7 +4,12 @@
 
 run_bench() {
     local examples="$target_dir/$target/release/examples"
-    need python3 minio mc rclone
+    need python3
+    if [[ "${1:-}" == plots ]]; then
+        python3 tests/bench/bench.py plots
+        return
+    fi
+    need minio mc rclone
     build_binary
     cargo_release "$target" --examples
     python3 tests/bench/bench.py --mover "$binary" --rclone "$(command -v rclone)" \

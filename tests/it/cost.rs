@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use crate::support::{End, Op, Sandbox, Tree, ends, tree};
+use crate::support::{End, Fault, Op, Sandbox, Tree, When, ends, tree};
 
 /// Calls that depend on how threads meet or on the allocator, not on the item.
 const MOODY: [&str; 7] = [
@@ -234,6 +234,26 @@ fn memory_stays_small_whatever_the_size_and_the_number_of_items() {
         assert!(peak <= peak_max_kib(), "{peak} KiB");
         assert!(peak >= 1 << 10, "{peak} KiB: that was not the program");
         assert_eq!(large.at_end(to, "out"), items);
+    }
+}
+
+/// All rules list at once. What nobody wants is not kept, and what is wanted of a page waits until
+/// the page is whole.
+#[test]
+fn forty_listings_at_once_stay_within_the_bound() {
+    for (pad, glob, max_items) in [(1000, "none*", 250), (0, "none*", 250), (0, "*", 250)] {
+        let sandbox = Sandbox::new();
+        let proxy = sandbox.proxy();
+        proxy.fault(When::op(Op::List).always(), Fault::Keys(2500, pad));
+        for number in 0..40 {
+            let src = format!("{{type: s3, path: in/{number}, match: {{glob: '{glob}'}}}}");
+            let dest = End::File.at(&format!("out/{number}"));
+            let rule = format!("src: {src}, dest: {dest}, max_items: {max_items}");
+            sandbox.rule(&format!("r{number}"), &rule);
+        }
+        let peak = peak_kib(&sandbox, &["--dry-run"]);
+        eprintln!("PEAK {pad} {glob} {peak}");
+        assert!(peak <= peak_max_kib(), "{peak} KiB: {glob}, {pad}");
     }
 }
 

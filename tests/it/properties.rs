@@ -229,7 +229,7 @@ fn page(entries: &[(String, bool)]) -> String {
         )
         .expect("writing to a string cannot fail");
     }
-    page + "</ListBucketResult>"
+    page + "<EncodingType>url</EncodingType></ListBucketResult>"
 }
 
 /// Names as people, machines and attackers make them.

@@ -4,14 +4,11 @@
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
-use rusty_s3::actions::list_objects_v2::{
-    ListObjectsContent, ListObjectsV2, ListObjectsV2Response,
-};
+use rusty_s3::actions::list_objects_v2::ListObjectsContent;
 
-use super::answer::Answer;
 use super::client::{Headers, Payload};
-use super::error::{Refusal, Target};
-use super::xml::is_whole;
+use super::error::Target;
+use super::page::{Keep, Page, read_page};
 use super::{S3Store, unquoted};
 use crate::error::{Kind, Result};
 use crate::object::{Entry, Name, Version};
@@ -21,25 +18,37 @@ use crate::store::{Listed, Scope};
 /// match.
 const FIRST_PAGE_KEYS: usize = 250;
 
-/// Keys on each further page. Half of what the server would give: all rules list at once, and a
-/// page is in memory whole.
-const PAGE_KEYS: usize = 500;
-
-/// What one key may take on a page: 1024 bytes, each as `%XX`, and its other facts.
-const KEY_LIMIT_BYTES: usize = 4 << 10;
+/// Keys on each further page: the most that the server gives.
+const PAGE_KEYS: usize = 1000;
 
 /// So many pages in a row may be empty though truncated, then the server is not believed.
 const EMPTY_PAGES_MAX: usize = 100;
 
 /// Where a page begins.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) enum Begin<'a> {
     /// With the first key below the prefix.
+    #[default]
     First,
     /// With the first key behind this name.
     Behind(&'a Name),
     /// Where the page before ended.
     At(&'a str),
+}
+
+/// Which page is asked for.
+#[derive(Default)]
+pub(super) struct Ask<'a> {
+    /// What its keys begin with.
+    pub(super) prefix: &'a str,
+    /// So many keys at most.
+    pub(super) keys: usize,
+    /// Also keys with a `/` behind the prefix.
+    pub(super) recursive: bool,
+    /// Where it begins.
+    pub(super) begin: Begin<'a>,
+    /// The last key of the page before.
+    pub(super) last_key: &'a str,
 }
 
 impl S3Store {
@@ -62,28 +71,28 @@ impl S3Store {
         loop {
             self.client.stop().check_request()?;
             let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
+            let keep = |content| self.candidate(content, scope);
             let begin = match (&token, after) {
                 (Some(token), _) => Begin::At(token),
                 (None, Some(name)) => Begin::Behind(name),
                 (None, None) => Begin::First,
             };
-            let page = self.page(&self.prefix, keys, scope.recursive, begin, &target)?;
-            let is_empty = page.contents.is_empty() && page.common_prefixes.is_empty();
-            for content in page.contents {
-                if content.key <= last_key {
-                    let (key, last) = (content.key, last_key);
-                    return Err(broken(format!("{key:?} is listed behind {last:?}")));
-                }
-                last_key.clone_from(&content.key);
-                let entry = self.candidate(content, scope).map_err(broken)?;
-                if let Some(entry) = entry
-                    && sink(entry).is_break()
-                {
+            let ask = Ask {
+                prefix: &self.prefix,
+                keys,
+                recursive: scope.recursive,
+                begin,
+                last_key: &last_key,
+            };
+            let page = self.page(&ask, &target, &keep)?;
+            for entry in page.entries {
+                if sink(entry).is_break() {
                     return Ok(Listed::Stopped);
                 }
             }
-            empty_pages = if is_empty { empty_pages + 1 } else { 0 };
-            match page.next_continuation_token {
+            last_key = page.last_key;
+            empty_pages = if page.is_empty { empty_pages + 1 } else { 0 };
+            match page.next {
                 None => return Ok(Listed::Complete),
                 Some(next) if token.as_ref() == Some(&next) => {
                     return Err(broken("the continuation token is repeated".into()));
@@ -96,28 +105,21 @@ impl S3Store {
         }
     }
 
-    /// One page of up to so many keys below `prefix`.
-    pub(super) fn page(
-        &self,
-        prefix: &str,
-        keys: usize,
-        recursive: bool,
-        begin: Begin<'_>,
-        target: &Target<'_>,
-    ) -> Result<ListObjectsV2Response> {
+    /// The page that is asked for, and of it what is to be kept.
+    pub(super) fn page(&self, ask: &Ask<'_>, target: &Target<'_>, keep: &Keep<'_>) -> Result<Page> {
         self.client.tries(|attempt| {
             let mut action = self.bucket.list_objects_v2(self.client.credentials());
-            action.with_max_keys(keys);
-            if !prefix.is_empty() {
-                action.with_prefix(prefix);
+            action.with_max_keys(ask.keys);
+            if !ask.prefix.is_empty() {
+                action.with_prefix(ask.prefix);
             }
-            if !recursive {
+            if !ask.recursive {
                 action.with_delimiter("/");
             }
-            match begin {
+            match ask.begin {
                 Begin::First => {}
                 Begin::Behind(name) => {
-                    action.with_start_after(format!("{prefix}{}", name.lossy()));
+                    action.with_start_after(format!("{}{}", ask.prefix, name.lossy()));
                 }
                 Begin::At(token) => action.with_continuation_token(token),
             }
@@ -127,7 +129,7 @@ impl S3Store {
             if answer.status() != 200 {
                 return Err(answer.error());
             }
-            read_page(&mut answer, keys, target)
+            read_page(&mut answer, ask.keys, ask.last_key, target, keep)
         })
     }
 
@@ -174,60 +176,5 @@ impl S3Store {
             modified,
             version: Version::object(unquoted(&etag), modified),
         }))
-    }
-}
-
-/// The page of up to so many keys that a `200` holds.
-pub(super) fn read_page(
-    answer: &mut Answer<'_>,
-    keys: usize,
-    target: &Target<'_>,
-) -> Result<ListObjectsV2Response> {
-    let text = answer.text(keys * KEY_LIMIT_BYTES)?;
-    parse_page(&text, target)
-}
-
-/// A page that breaks off is none: what is missing of it may be the token of the next.
-fn parse_page(text: &str, target: &Target<'_>) -> Result<ListObjectsV2Response> {
-    let page = is_whole(text).then(|| ListObjectsV2::parse_response(text).ok());
-    page.flatten()
-        .ok_or_else(|| Refusal::of_nonsense(text, "the listing", target))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::xml::tests::cuts;
-    use super::*;
-
-    #[test]
-    fn listing_is_none_until_its_last_byte() {
-        let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult \
-            xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>edi</Name><Prefix></Prefix>\
-            <KeyCount>1</KeyCount><MaxKeys>250</MaxKeys><IsTruncated>true</IsTruncated>\
-            <Contents><Key>a</Key><LastModified>2026-11-28T09:20:34.101Z</LastModified>\
-            <ETag>&#34;900150983cd24fb0d6963f7d28e17f72&#34;</ETag><Size>3</Size>\
-            <StorageClass>STANDARD</StorageClass></Contents><EncodingType>url</EncodingType>\
-            <NextContinuationToken>YQ==</NextContinuationToken></ListBucketResult>";
-        let target = Target {
-            verb: "list",
-            endpoint: "http://minio:9000",
-            bucket: "edi",
-            key: "",
-        };
-        let page = parse_page(text, &target).expect("a page");
-        assert_eq!(page.contents.len(), 1);
-        assert!(page.next_continuation_token.is_some());
-        for cut in cuts(text) {
-            let error = parse_page(cut, &target).expect_err(cut);
-            assert!(error.chain().contains("breaks off"), "{cut}");
-        }
-        let html = "<!DOCTYPE html><html><body>MinIO Console</body></html>";
-        let told = parse_page(html, &target)
-            .expect_err("a page of a console")
-            .chain();
-        assert!(
-            told.contains("it is a web page (check that MINIO_ENDPOINT"),
-            "{told}"
-        );
     }
 }

@@ -11,6 +11,7 @@ mod connections;
 mod error;
 mod get;
 mod list;
+mod page;
 mod probe;
 mod put;
 mod retry;

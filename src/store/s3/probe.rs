@@ -11,7 +11,8 @@ use super::S3Store;
 use super::answer::Answer;
 use super::client::{Headers, Payload};
 use super::error::{Refusal, Subject, Target};
-use super::list::{Begin, read_page};
+use super::list::Ask;
+use super::page::read_page;
 use super::put::REFUSE;
 use crate::error::{Error, Kind, Result};
 use crate::store::probe::{Finding, OnFinding, Right, probe_name};
@@ -114,7 +115,7 @@ impl S3Store {
             };
             if answer.status() == 200 {
                 // Whatever answers to all with a page of its own is no S3 server.
-                return read_page(&mut answer, 1, target).map(|_| heard);
+                return read_page(&mut answer, 1, "", target, &|_| Ok(None)).map(|_| heard);
             }
             let refusal = answer.refusal();
             match refusal.subject() {
@@ -129,8 +130,8 @@ impl S3Store {
 
     fn try_list(&self) -> Result<()> {
         let target = self.target("list", &self.prefix);
-        self.page(&self.prefix, 1, true, Begin::First, &target)
-            .map(drop)
+        let ask = one_below(&self.prefix);
+        self.page(&ask, &target, &|_| Ok(None)).map(drop)
     }
 
     fn try_read(&self) -> Result<()> {
@@ -209,8 +210,9 @@ impl S3Store {
 
     /// A key below `prefix`; `None` where there is none, or where it cannot be listed.
     fn any_key(&self, prefix: &str) -> Result<Option<String>> {
-        match self.page(prefix, 1, true, Begin::First, &self.target("list", prefix)) {
-            Ok(page) => Ok(page.contents.into_iter().next().map(|found| found.key)),
+        let target = self.target("list", prefix);
+        match self.page(&one_below(prefix), &target, &|_| Ok(None)) {
+            Ok(page) => Ok(Some(page.last_key).filter(|key| !key.is_empty())),
             Err(error) if error.kind() == Kind::Denied => Ok(None),
             Err(error) => Err(error),
         }
@@ -321,6 +323,16 @@ fn clock(skew_seconds: Option<i64>, target: &Target<'_>) -> Finding {
         return Finding::Note(limit);
     }
     Finding::Good(told)
+}
+
+/// The first key that begins with `prefix`.
+fn one_below(prefix: &str) -> Ask<'_> {
+    Ask {
+        prefix,
+        keys: 1,
+        recursive: true,
+        ..Ask::default()
+    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 pub(crate) enum Fault {
     /// The server is not asked; this is the answer.
     Answer(Answer),
+    /// The server is not asked; the answer to a listing is a page of so many made-up keys in all,
+    /// each made longer by so many bytes.
+    Keys(usize, usize),
     /// The connection is closed; the server is not asked.
     CloseBefore,
     /// The connection is reset; the server is not asked.
@@ -450,6 +453,10 @@ fn answer(
     let head_only = request.method == "HEAD";
     match fault {
         Some(Fault::Answer(answer)) => return send(client, answer, head_only).map(|()| true),
+        Some(Fault::Keys(total, pad)) => {
+            let answer = request.page_of(*total, *pad);
+            return send(client, &answer, false).map(|()| true);
+        }
         Some(Fault::CloseBefore) => return Ok(false),
         Some(Fault::ResetBefore) => return reset(client).map(|()| false),
         Some(Fault::Garbage(bytes)) => return (&*client).write_all(bytes).map(|()| false),
@@ -579,6 +586,38 @@ impl Request {
             head,
             body: Vec::new(),
         }))
+    }
+
+    /// The page that a server with so many keys would give; its token is a number.
+    fn page_of(&self, total: usize, pad: usize) -> Answer {
+        let asked = |name: &str| {
+            let found = self.query.iter().find(|(known, _)| known == name);
+            found.map_or("", |(_, value)| value)
+        };
+        let first: usize = asked("continuation-token").parse().unwrap_or(0);
+        let most: usize = asked("max-keys").parse().unwrap_or(1000);
+        let end = total.min(first + most.min(1000));
+        let (prefix, pad) = (asked("prefix"), "x".repeat(pad));
+        let mut body = format!(
+            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <NextContinuationToken>{end}</NextContinuationToken><IsTruncated>{}</IsTruncated>",
+            end < total
+        );
+        for number in first..end {
+            body += &format!(
+                "<Contents><Key>{prefix}{pad}{number:06}</Key>\
+                 <LastModified>2026-11-28T09:20:34.101Z</LastModified>\
+                 <ETag>&#34;900150983cd24fb0d6963f7d28e17f72&#34;</ETag><Size>3</Size>\
+                 <Owner><ID></ID><DisplayName></DisplayName></Owner>\
+                 <StorageClass>STANDARD</StorageClass></Contents>"
+            );
+        }
+        body += "<EncodingType>url</EncodingType></ListBucketResult>";
+        Answer {
+            status: 200,
+            headers: vec![("Content-Type".into(), "application/xml".into())],
+            body: body.into(),
+        }
     }
 
     /// The body, or so many bytes of it.
@@ -730,6 +769,7 @@ impl fmt::Debug for Fault {
             Self::Before(_) => f.write_str("Before"),
             Self::After(_) => f.write_str("After"),
             Self::Bend(_) => f.write_str("Bend"),
+            Self::Keys(total, _) => write!(f, "Keys({total})"),
         }
     }
 }
