@@ -56,6 +56,7 @@
 //! | `relations` | rules looked at together, and the examples they carry |
 //! | `rule`, `pattern` | what a rule means; how names match and what they become |
 //! | `shell_pattern` | a glob, read once |
+//! | `shard` | several runs that share the work |
 //! | `context` | time, stop flag, staging directory |
 //! | `object`, `error` | the words everything speaks in |
 //! | `logger` | one line per event |
@@ -112,6 +113,8 @@ pub mod rule;
 pub mod pattern;
 
 pub mod shell_pattern;
+
+pub mod shard;
 
 pub mod context;
 

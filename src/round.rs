@@ -14,6 +14,7 @@ use crate::object::{Entry, Name};
 use crate::plan::{self, Claims, Mark, Selected, Selection};
 use crate::report::Events;
 use crate::rule::{IfExists, Instant, Mode};
+use crate::shard::Shard;
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Order, Scope};
 use crate::transfer::{self, Ends, Task};
 
@@ -44,6 +45,8 @@ pub struct Rounds<'a> {
     pub world: &'a World<'a>,
     /// What is said.
     pub events: Events<'a>,
+    /// Which part of the items is ours, where several runs share the work.
+    pub shard: Option<Shard>,
     /// The destinations of the whole run.
     pub claims: Claims,
 }
@@ -101,7 +104,11 @@ impl Rounds<'_> {
     /// One listing: what the rule takes, and what it leaves alone for now.
     pub fn select(&self, lane: &Lane<'_>) -> Result<Round> {
         let rule = lane.rule;
-        let Opened { source, dest, .. } = lane.open(self.stores)?;
+        let Opened {
+            source,
+            dest,
+            resolved,
+        } = lane.open(self.stores)?;
         dest.exists()?;
         if let (Some(from), Some(to)) = (source.directory_id()?, dest.directory_id()?)
             && from == to
@@ -136,7 +143,11 @@ impl Rounds<'_> {
         (round.began, round.order) = (now, Some(order));
         let hidden = Cell::new(0);
         let wanted = |name: &Name| {
-            let wanted = rule.matcher.matches(name) && !rule.is_lock_file(name);
+            let wanted = rule.matcher.matches(name)
+                && !rule.is_lock_file(name)
+                && self
+                    .shard
+                    .is_none_or(|shard| shard == shard.owner(plan::shard_number(resolved, name)));
             let is_hidden = wanted && rule.hidden_part(name).is_some();
             hidden.set(hidden.get() + u64::from(is_hidden));
             wanted && !is_hidden

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::object::{Name, Place};
 pub use crate::pattern::Instant;
 use crate::pattern::{Matcher, Rename};
+use crate::shard::Shard;
 
 /// What happens to the source in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub enum IfExists {
     KeepBoth,
     /// The source stays.
     Skip,
+}
+
+/// What of a destination decides which shard takes an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardBy {
+    /// All of it.
+    Name,
+    /// Its directories: what lies in one directory is in one shard, in order.
+    Directory,
 }
 
 /// One rule with every default filled in.
@@ -63,6 +73,8 @@ pub struct Rule {
     pub min_age: Duration,
     /// The file whose presence says that Bots is at work in the source directory.
     pub lock_file: Option<String>,
+    /// What decides which shard takes an item.
+    pub shard_by: ShardBy,
     /// Tests that travel with the rule.
     pub examples: Vec<Example>,
 }
@@ -106,6 +118,8 @@ pub struct Config {
     pub concurrency: usize,
     /// Whether the first failed item keeps new ones from starting.
     pub exit_on_first_failure: bool,
+    /// Which part of the items this run takes, where several runs share the work.
+    pub shard: Option<Shard>,
     /// What is allowed but looks like a mistake.
     pub warnings: Vec<String>,
 }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 
 use super::meaning::{
-    CONCURRENCY, IF_EXISTS, MAX_ITEMS, MIN_AGE_SECONDS, MODES, RETRIES, WAIT_SECONDS,
+    CONCURRENCY, IF_EXISTS, MAX_ITEMS, MIN_AGE_SECONDS, MODES, RETRIES, SHARD_BY, WAIT_SECONDS,
 };
 use super::places::PLACES;
 use super::schema;
@@ -79,6 +79,7 @@ fn value(key: &str) -> Value {
     match key {
         "mode" => words(MODES),
         "if_exists" => words(IF_EXISTS),
+        "shard_by" => words(SHARD_BY),
         "type" => words(PLACES),
         "retries" => number(&RETRIES),
         "wait_seconds" => number(&WAIT_SECONDS),
