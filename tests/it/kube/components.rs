@@ -23,9 +23,9 @@ fn a_private_ca_is_mounted_and_the_program_told() {
 }
 
 #[test]
-fn shards_are_alike_and_leave_out_no_rule() {
+fn cronjobs_per_direction_are_alike_and_leave_out_no_rule() {
     let kube = Kube::new();
-    let objects = kube.render(&kube.overlay_with("prod", &["shards"]));
+    let objects = kube.render(&kube.overlay_with("prod", &["per-direction"]));
     let mut rules = Vec::new();
     let mut bare = Vec::new();
     for cronjob in of_kind(&objects, "CronJob") {
@@ -49,9 +49,9 @@ fn shards_are_alike_and_leave_out_no_rule() {
 }
 
 #[test]
-fn the_job_runs_all_its_rules_also_beside_shards() {
+fn the_job_runs_all_its_rules_also_beside_two_cronjobs() {
     let kube = Kube::new();
-    let place = kube.overlay_with("dev", &["shards"]);
+    let place = kube.overlay_with("dev", &["per-direction"]);
     kube.edit("job/kustomization.yaml", "overlays/dev", &place);
     let objects = kube.render("job");
     let pod = pod_of(only(&objects, "Job")).unwrap();
@@ -62,7 +62,7 @@ fn the_job_runs_all_its_rules_also_beside_shards() {
 #[test]
 fn the_credentials_of_a_registry_reach_every_pod() {
     let kube = Kube::new();
-    let place = kube.overlay_with("dev", &["shards", "registry"]);
+    let place = kube.overlay_with("dev", &["per-direction", "registry"]);
     kube.edit("job/kustomization.yaml", "overlays/dev", &place);
     let objects = [kube.render(&place), kube.render("job")].concat();
     let mut pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();
