@@ -3,7 +3,8 @@
 use jiff::SignedDuration;
 
 use crate::object::Place;
-use crate::rule::{Config, LocalTime, Rule};
+use crate::rule::{Config, LocalTime, Rule, ShardBy};
+use crate::shard::Shard;
 use crate::text::{escaped, in_quotes, shown};
 
 /// Every rule with its full paths and effective values, and what looks like a mistake.
@@ -16,7 +17,7 @@ pub(crate) fn table(config: &Config, instant: &LocalTime) -> String {
             .map(|about| format!("  {about}"));
         let about = about.unwrap_or_default();
         text += &as_line(&format!("{}{about}", shown(&rule.name)));
-        for (key, value) in rows(rule, config.concurrency) {
+        for (key, value) in rows(rule, config) {
             text += &as_line(&format!("  {key:<12} {value}"));
         }
     }
@@ -85,7 +86,7 @@ pub(crate) fn mode(rule: &Rule) -> String {
     format!("{}, if_exists {}", rule.mode.word(), rule.if_exists.word())
 }
 
-fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
+fn rows(rule: &Rule, config: &Config) -> Vec<(&'static str, String)> {
     let depth = match (&rule.source, rule.recursive) {
         (Place::S3 { .. }, true) => "all keys below",
         (Place::S3 { .. }, false) => "keys of this level",
@@ -108,13 +109,14 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
         ));
     }
     rows.push(("mode", mode(rule)));
-    let at_once = rule.concurrency.unwrap_or(concurrency);
+    let at_once = rule.concurrency.unwrap_or(config.concurrency);
     let order = if at_once == 1 {
         "one at a time, in order".into()
     } else {
         format!("{at_once} at once")
     };
-    rows.push(("max_items", format!("{} in a run, {order}", rule.max_items)));
+    let each = config.shard.map_or("in a run".into(), Shard::each);
+    rows.push(("max_items", format!("{} {each}, {order}", rule.max_items)));
     rows.push((
         "retries",
         format!("{}, {} s apart", rule.retries, rule.wait.as_secs()),
@@ -135,6 +137,9 @@ fn rows(rule: &Rule, concurrency: usize) -> Vec<(&'static str, String)> {
     }
     if let Some(lock) = &rule.lock_file {
         rows.push(("lock_file", shown(lock)));
+    }
+    if rule.shard_by == ShardBy::Directory {
+        rows.push(("shard_by", "directory".into()));
     }
     if !rule.examples.is_empty() {
         rows.push(("examples", format!("{} pass", rule.examples.len())));

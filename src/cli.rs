@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use crate::config::{self, ONE_OFF_OPTIONS};
 use crate::logger::{Format, Level};
 use crate::rule::Mode;
+use crate::shard::Shard;
 
 /// What `--help` prints; fits one screen.
 pub const HELP: &str = "\
@@ -23,6 +24,8 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
       --config PATH           the rules; - reads standard input
                               [BOTS_MOVER_CONFIG, else /config/config.yaml]
       --rule NAME             only this rule; may be repeated
+      --shard I/N             only what falls to shard I of N, 0 to N-1; without it
+                              from JOB_COMPLETION_INDEX and BOTS_MOVER_SHARDS
       --dry-run               say what would happen, write and delete nothing
       --log-format FORMAT     text or json                [BOTS_MOVER_LOG_FORMAT]
       --log-level LEVEL       error, warn, info or debug  [BOTS_MOVER_LOG_LEVEL]
@@ -31,7 +34,7 @@ bots-mover moves files between MinIO buckets and directories, by rules in YAML.
 
 For move and copy, every key of a rule: --glob or --regex, --rename-regex with
 --rename-replace, --max-items, --retries, --wait-seconds, --recursive, --if-exists,
---min-age-seconds, --lock-file, --concurrency.
+--min-age-seconds, --lock-file, --concurrency, --shard-by.
 
 MinIO: MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY; optional MINIO_BUCKET,
 MINIO_REGION, MINIO_SESSION_TOKEN, MINIO_VERIFY, MINIO_ADDRESSING_STYLE,
@@ -86,6 +89,8 @@ pub struct Args {
     pub config: Option<String>,
     /// Only these rules; empty is all.
     pub rules: Vec<String>,
+    /// Only the items of this shard.
+    pub shard: Option<Shard>,
     /// Say what would happen only.
     pub dry_run: bool,
     /// How log lines look.
@@ -97,6 +102,7 @@ pub struct Args {
 const FLAGS: &[&str] = &[
     "--config",
     "--rule",
+    "--shard",
     "--dry-run",
     "--log-format",
     "--log-level",
@@ -122,6 +128,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Args, String> {
     }
     let config = given.opt_value_from_str("--config").map_err(say)?;
     let rules = given.values_from_str("--rule").map_err(say)?;
+    let shard = given.opt_value_from_fn("--shard", shard).map_err(say)?;
     let dry_run = given.contains("--dry-run");
     let connect = given.contains("--connect");
     let log_format = given
@@ -148,6 +155,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Args, String> {
     if command == Command::Schema && (config.is_some() || !rules.is_empty()) {
         return Err("`schema` is the same for every config: leave out --config and --rule".into());
     }
+    if shard.is_some() && matches!(command, Command::Schema | Command::Graph) {
+        return Err("--shard goes with run, check, explain, move and copy".into());
+    }
     if dry_run && !one_off && command != Command::Run {
         return Err("--dry-run goes with run, move and copy".into());
     }
@@ -155,6 +165,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Args, String> {
         command,
         config,
         rules,
+        shard,
         dry_run,
         log_format,
         log_level,
@@ -167,11 +178,17 @@ impl Args {
             command,
             config: None,
             rules: Vec::new(),
+            shard: None,
             dry_run: false,
             log_format: None,
             log_level: None,
         }
     }
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    let allowed = "--shard is I/N, such as 0/4, with I from 0 to N-1";
+    Shard::parse(text).ok_or_else(|| allowed.into())
 }
 
 fn log_format(text: &str) -> Result<Format, String> {

@@ -15,6 +15,7 @@ use url::{Host, Url};
 
 use crate::config::Problems;
 use crate::logger::{Format, Level};
+use crate::shard::{self, Shard};
 
 /// Where the config is when nothing else is said.
 pub(crate) const DEFAULT_CONFIG_PATH: &str = "/config/config.yaml";
@@ -30,8 +31,8 @@ const CONNECT_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 const READ_TIMEOUT_MAX_SECONDS: f64 = 1800.0;
 const MAX_UMASK: u32 = 0o777;
 
-/// The variables that [`Environment::connection`] needs later.
-const CONNECTION: &[&str] = &[
+/// The variables that are only read where they are needed.
+const LATER: &[&str] = &[
     "MINIO_ENDPOINT",
     "MINIO_ACCESS_KEY",
     "MINIO_SECRET_KEY",
@@ -41,7 +42,14 @@ const CONNECTION: &[&str] = &[
     "MINIO_ADDRESSING_STYLE",
     "MINIO_CONNECT_TIMEOUT",
     "MINIO_READ_TIMEOUT",
+    SHARD_INDEX,
+    SHARD_COUNT,
 ];
+
+/// Set by Kubernetes in the pods of an Indexed Job.
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode>
+const SHARD_INDEX: &str = "JOB_COMPLETION_INDEX";
+const SHARD_COUNT: &str = "BOTS_MOVER_SHARDS";
 
 /// What the environment says about everything but the connection.
 #[derive(Clone)]
@@ -66,7 +74,7 @@ pub struct Environment {
     pub no_color: bool,
     /// `TERM=dumb`: a terminal without escape sequences.
     pub dumb: bool,
-    connection: Vec<(&'static str, OsString)>,
+    later: Vec<(&'static str, OsString)>,
 }
 
 /// All that is needed to speak to `MinIO`. Its `Debug` shows no secrets.
@@ -116,13 +124,14 @@ impl Environment {
     /// Reads all variables.
     ///
     /// # Errors
-    /// All that is wrong with them at once, but for those of [`Environment::connection`].
+    /// All that is wrong with them at once, but for those of [`Environment::connection`] and
+    /// [`Environment::shard`].
     pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Problems> {
         let mut reader = Reader {
             lookup,
             problems: Vec::new(),
         };
-        let connection = CONNECTION
+        let later = LATER
             .iter()
             .filter_map(|name| Some((*name, reader.raw(name)?)))
             .collect();
@@ -145,7 +154,7 @@ impl Environment {
             termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
             no_color: reader.raw("NO_COLOR").is_some(),
             dumb: reader.raw("TERM").is_some_and(|name| name == "dumb"),
-            connection,
+            later,
         };
         reader.finish(Some(environment))
     }
@@ -155,10 +164,7 @@ impl Environment {
     /// # Errors
     /// All that is missing or wrong at once.
     pub fn connection(&self) -> Result<Connection, Problems> {
-        let lookup = |name: &str| {
-            let (_, value) = self.connection.iter().find(|(known, _)| *known == name)?;
-            Some(value.clone())
-        };
+        let lookup = |name: &str| self.later(name);
         let mut reader = Reader {
             lookup: &lookup,
             problems: Vec::new(),
@@ -207,6 +213,58 @@ impl Environment {
             read_timeout,
         });
         reader.finish(connection)
+    }
+
+    /// Which part of the items is ours, where several runs share the work; to be asked only where
+    /// the command line does not say it.
+    ///
+    /// # Errors
+    /// One of the two variables is missing or wrong.
+    pub fn shard(&self) -> Result<Option<Shard>, Problems> {
+        let lookup = |name: &str| self.later(name);
+        let mut reader = Reader {
+            lookup: &lookup,
+            problems: Vec::new(),
+        };
+        let count = "a number of shards, 1 or more";
+        let number_of = |text: &str| shard::number(text).filter(|count| *count > 0);
+        let has = [SHARD_INDEX, SHARD_COUNT].map(|name| reader.raw(name).is_some());
+        let index = reader.parsed(SHARD_INDEX, "a number of a shard, from 0", shard::number);
+        let count = reader.parsed(SHARD_COUNT, count, number_of);
+        match (has, index.zip(count)) {
+            ([true, false], _) => reader.problem(
+                SHARD_COUNT,
+                format_args!(
+                    "not set, but {SHARD_INDEX} is; set it to the Job's completions, or say \
+                     --shard 0/1 where each run is to take all items"
+                ),
+            ),
+            ([false, true], _) => reader.problem(
+                SHARD_INDEX,
+                format_args!(
+                    "not set, but {SHARD_COUNT} is; make the Job Indexed (completionMode), or say \
+                     --shard I/N"
+                ),
+            ),
+            (_, Some((index, count))) if index >= count => reader.problem(
+                SHARD_INDEX,
+                format_args!(
+                    "found {index}; allowed: 0 to {} ({SHARD_COUNT} less 1)",
+                    count - 1
+                ),
+            ),
+            _ => {}
+        }
+        reader.finish(Some(
+            index
+                .zip(count)
+                .and_then(|(index, count)| Shard::new(index, count)),
+        ))
+    }
+
+    fn later(&self, name: &str) -> Option<OsString> {
+        let (_, value) = self.later.iter().find(|(known, _)| *known == name)?;
+        Some(value.clone())
     }
 }
 

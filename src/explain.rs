@@ -9,6 +9,7 @@ use crate::pattern::Matcher;
 use crate::plan;
 use crate::relations;
 use crate::rule::{Config, LocalTime, Mode, Rule};
+use crate::shard::Shard;
 use crate::text::{escaped, shown};
 
 /// What is said of each rule, in the order of the config, and whether any takes the name.
@@ -17,7 +18,7 @@ pub(crate) fn explain(config: &Config, asked: &str, instant: &LocalTime) -> (Str
     let mut taken = false;
     for rule in &config.rules {
         let mut story = Story::default();
-        let takes = story.tell(rule, asked, instant).is_some();
+        let takes = story.tell(rule, asked, config.shard, instant).is_some();
         taken |= takes;
         let verdict = if takes {
             "takes it"
@@ -45,7 +46,13 @@ impl Story {
     }
 
     /// `Some` when the rule takes the item.
-    fn tell(&mut self, rule: &Rule, asked: &str, instant: &LocalTime) -> Option<()> {
+    fn tell(
+        &mut self,
+        rule: &Rule,
+        asked: &str,
+        shard: Option<Shard>,
+        instant: &LocalTime,
+    ) -> Option<()> {
         let name = match below(rule, asked) {
             Ok(name) => name,
             Err(why) => {
@@ -73,6 +80,15 @@ impl Story {
         if let Some(why) = relations::why_not(rule, &name) {
             self.say("no", &why);
             return None;
+        }
+        if let Some(shard) = shard {
+            let owner = shard.owner(plan::shard_number(rule, &name));
+            let whose = if owner == shard {
+                "this one".to_owned()
+            } else {
+                format!("not {shard}")
+            };
+            self.say("shard", &format!("{owner}, {whose}"));
         }
         let entry = Entry {
             name,

@@ -71,6 +71,7 @@
 //! | `rule` | what a rule means once it is read; the words of `mode` and `if_exists` |
 //! | `pattern` | how names match and what they become |
 //! | `shell_pattern` | a glob, read once |
+//! | `shard` | several runs that share the work |
 //! | `context` | time, stop flag, staging directory |
 //! | `object` | an item's name, version and place; whether a place lies inside another |
 //! | `error` | the one error type; whether a further attempt may help |
@@ -132,6 +133,8 @@ pub mod rule;
 pub mod pattern;
 
 pub mod shell_pattern;
+
+pub mod shard;
 
 pub mod context;
 

@@ -149,6 +149,11 @@ impl Rename {
     ///
     /// An empty match right after a match does not count, so `(.*)` matches once.
     pub fn apply(&self, last_part: &[u8], instant: &LocalTime, modified: Timestamp) -> Vec<u8> {
+        self.replaced(last_part, Some((instant, modified)))
+    }
+
+    /// Without an instant the tokens stay as they are written.
+    fn replaced(&self, last_part: &[u8], when: Option<(&LocalTime, Timestamp)>) -> Vec<u8> {
         let text = to_text(last_part);
         // Only then are there characters that stand for bytes.
         let escaped = matches!(text, Cow::Owned(_));
@@ -157,7 +162,7 @@ impl Rename {
         for captures in self.regex.captures_iter(&text) {
             let whole = captures.get_match();
             push_text(&mut renamed, &text[kept_from..whole.start()], escaped);
-            self.expand(&mut renamed, &captures, escaped, instant, modified);
+            self.expand(&mut renamed, &captures, escaped, when);
             kept_from = whole.end();
         }
         push_text(&mut renamed, &text[kept_from..], escaped);
@@ -185,9 +190,7 @@ impl Rename {
             Part::Token(token) if !token.utc && token.format.contains("%H") => Some(*token),
             _ => None,
         };
-        let wanted = self.template.iter().find_map(token)?;
-        let is_it = |word: &&&str| Token::named(word.trim_matches(['{', '}'])) == Some(wanted);
-        TOKENS.iter().find(is_it).copied()
+        Some(self.template.iter().find_map(token)?.written())
     }
 
     /// Whether what this last part becomes depends on when the run is or how old the item is.
@@ -204,8 +207,7 @@ impl Rename {
         renamed: &mut Vec<u8>,
         captures: &Captures<'_>,
         escaped: bool,
-        instant: &LocalTime,
-        modified: Timestamp,
+        when: Option<(&LocalTime, Timestamp)>,
     ) {
         for part in &self.template {
             match part {
@@ -216,7 +218,9 @@ impl Rename {
                     push_text(renamed, text, escaped);
                 }
                 Part::Token(token) => {
-                    renamed.extend_from_slice(token.text(instant, modified).as_bytes());
+                    let text = when.map(|(instant, modified)| token.text(instant, modified));
+                    let text = text.as_deref().unwrap_or_else(|| token.written());
+                    renamed.extend_from_slice(text.as_bytes());
                 }
             }
         }
@@ -242,12 +246,21 @@ pub fn dest_name(
     instant: &LocalTime,
     modified: Timestamp,
 ) -> Vec<u8> {
+    renamed(rename, name, Some((instant, modified)))
+}
+
+/// The same with its tokens as they are written: one name at every time.
+pub fn timeless_name(rename: Option<&Rename>, name: &Name) -> Vec<u8> {
+    renamed(rename, name, None)
+}
+
+fn renamed(rename: Option<&Rename>, name: &Name, when: Option<(&LocalTime, Timestamp)>) -> Vec<u8> {
     let Some(rename) = rename else {
         return name.as_bytes().to_vec();
     };
     let (directories, last_part) = name.split();
     let mut dest = directories.to_vec();
-    dest.extend(rename.apply(last_part, instant, modified));
+    dest.extend(rename.replaced(last_part, when));
     dest
 }
 
@@ -266,6 +279,11 @@ impl Token {
             _ => return None,
         };
         Some(Self { format, of, utc })
+    }
+
+    fn written(self) -> &'static str {
+        let is_it = |word: &&&str| Self::named(word.trim_matches(['{', '}'])) == Some(self);
+        TOKENS.iter().find(is_it).expect("each token has its word")
     }
 
     fn text(self, instant: &LocalTime, modified: Timestamp) -> String {

@@ -9,7 +9,8 @@ use std::collections::hash_map::{Entry as Slot, RandomState};
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
@@ -18,7 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{Entry, KEY_MAX_BYTES, Name, PART_MAX_BYTES, Place, join, part_flaw};
 use crate::pattern;
 use crate::poison::unpoisoned;
-use crate::rule::{LocalTime, Rule};
+use crate::rule::{LocalTime, Rule, ShardBy};
+use crate::shard;
 use crate::store::{Listed, Order, is_temporary};
 
 /// The first `max_items` of what it is offered, holding no more than those.
@@ -231,6 +233,28 @@ pub fn destination(rule: &Rule, entry: &Entry, instant: &LocalTime) -> Result<Na
     }
 }
 
+/// The number of an item's destination: modulo N it is the shard of N that takes the item.
+///
+/// Of a directory in lower case, as what differs only so may be one file ([`Claims::twin`]): who
+/// would land on one destination has one number.
+pub fn shard_number(rule: &Rule, name: &Name) -> u64 {
+    let mut name = pattern::timeless_name(rule.rename.as_ref(), name);
+    if rule.shard_by == ShardBy::Directory {
+        let directories = name.iter().rposition(|&byte| byte == b'/');
+        name.truncate(directories.map_or(0, |at| at + 1));
+    }
+    shard::hash(&match &rule.dest {
+        Place::S3 { bucket, prefix } => {
+            let place = format!("s3://{bucket}/{prefix}");
+            [place.as_bytes(), &name].concat()
+        }
+        Place::File { path, .. } => {
+            let path = path.components().collect::<PathBuf>().join("");
+            lower_case(&[path.into_os_string().as_bytes(), &name].concat())
+        }
+    })
+}
+
 /// Why an item must not land where it would: on itself, or among its rule's own sources.
 fn same_place(rule: &Rule, from: &Name, to: &Name) -> Option<&'static str> {
     let seen = rule.dest.name_from(&rule.source, to)?;
@@ -378,7 +402,7 @@ mod tests {
     use super::*;
     use crate::object::Version;
     use crate::pattern::{Matcher, Rename};
-    use crate::rule::{IfExists, Mode};
+    use crate::rule::{IfExists, Mode, ShardBy};
 
     fn s3(bucket: &str, prefix: &str) -> Place {
         Place::S3 {
@@ -416,6 +440,7 @@ mod tests {
             if_exists: IfExists::Overwrite,
             min_age: Duration::ZERO,
             lock_file: None,
+            shard_by: ShardBy::Name,
             examples: Vec::new(),
         }
     }

@@ -10,7 +10,8 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use crate::object::{Name, Place};
 use crate::pattern::{Matcher, Rename, dest_name};
-use crate::rule::{Config, Example, IfExists, LocalTime, Mode, Rule};
+use crate::rule::{Config, Example, IfExists, LocalTime, Mode, Rule, ShardBy};
+use crate::text::in_quotes;
 
 /// How many warnings about two rules are given. What is wrong with every pair is one mistake, and
 /// the number of pairs grows with the square of the number of rules.
@@ -31,6 +32,34 @@ pub fn errors(rules: &[Rule]) -> Vec<(String, String)> {
             (rule.name.clone(), text)
         })
         .collect()
+}
+
+/// What looks like a mistake only where several runs share the work.
+pub fn shard_warnings(config: &Config) -> Vec<String> {
+    if config.shard.is_none() {
+        return Vec::new();
+    }
+    let mut texts = Vec::new();
+    for (index, rule) in config.rules.iter().enumerate() {
+        let name = in_quotes(&rule.name);
+        let at_once = rule.concurrency.unwrap_or(config.concurrency);
+        if at_once == 1 && rule.shard_by == ShardBy::Name {
+            texts.push(format!(
+                "rule {name}: concurrency: 1 is in order within a shard only; \
+                 `shard_by: directory` keeps each directory's files in one shard"
+            ));
+        }
+        let differs =
+            |other: &&Rule| other.shard_by != rule.shard_by && touch(&rule.dest, &other.dest);
+        if let Some(other) = config.rules[index + 1..].iter().find(differs) {
+            texts.push(format!(
+                "rules {name} and {}: they bring to one place, and their shard_by differs: \
+                 two items for one name may be in two shards, where none sees the other",
+                in_quotes(&other.name)
+            ));
+        }
+    }
+    texts
 }
 
 /// What is allowed but looks like a mistake.

@@ -7,6 +7,7 @@ use crate::logger::{Level, Line, Logger};
 use crate::object::{Name, Place};
 use crate::plan::Selected;
 use crate::rule::{Config, Mode, Rule};
+use crate::shard::Shard;
 use crate::summary::Tally;
 use crate::sync::Instant;
 use crate::transfer::Task;
@@ -18,13 +19,20 @@ pub struct Events<'a>(pub &'a Logger);
 impl<'a> Events<'a> {
     /// `run_start`, and a `warning` for each that the config has.
     pub fn run_started(self, config: &Config, dry_run: bool) {
-        self.0
+        let line = self
+            .0
             .event(Level::Info, "run_start")
             .text("version", env!("CARGO_PKG_VERSION"))
             .number("rules", config.rules.len())
             .number("concurrency", config.concurrency)
-            .flag("dry_run", dry_run)
-            .emit();
+            .flag("dry_run", dry_run);
+        match config.shard {
+            Some(shard) => line
+                .text("shard", &shard.to_string())
+                .text("max_items", &max_items(config, shard))
+                .emit(),
+            None => line.emit(),
+        }
         for warning in &config.warnings {
             self.0
                 .event(Level::Warn, "warning")
@@ -183,6 +191,15 @@ impl<'a> Events<'a> {
     fn of(self, rule: &Rule, level: Level, event: &'static str) -> Line<'a> {
         self.0.event(level, event).text("rule", &rule.name)
     }
+}
+
+/// `250 in each of 4 shards`, of all rules.
+fn max_items(config: &Config, shard: Shard) -> String {
+    let all = || config.rules.iter().map(|rule| rule.max_items);
+    let (least, most) = (all().min().unwrap_or(0), all().max().unwrap_or(0));
+    let less = (least < most).then(|| format!("{least} to "));
+    let less = less.unwrap_or_default();
+    format!("{less}{most} {}", shard.each())
 }
 
 fn level_of(failed: bool) -> Level {

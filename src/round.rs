@@ -14,6 +14,7 @@ use crate::object::{Entry, Name};
 use crate::plan::{self, Claims, Mark, Selected, Selection};
 use crate::report::Events;
 use crate::rule::{IfExists, LocalTime, Mode};
+use crate::shard::Shard;
 use crate::store::{Aside, LOST_AND_FOUND_NOTE, Listed, Order, Scope};
 use crate::transfer::{self, Ends, Task};
 
@@ -44,6 +45,8 @@ pub struct Rounds<'a> {
     pub world: &'a World<'a>,
     /// What is said.
     pub events: Events<'a>,
+    /// Which part of the items is ours, where several runs share the work.
+    pub shard: Option<Shard>,
     /// The destinations of the whole run.
     pub claims: Claims,
 }
@@ -101,7 +104,11 @@ impl Rounds<'_> {
     /// One listing: what the rule takes, and what it leaves alone for now.
     pub fn select(&self, lane: &Lane<'_>) -> Result<Round> {
         let rule = lane.rule;
-        let Opened { source, dest, .. } = lane.open(self.stores)?;
+        let Opened {
+            source,
+            dest,
+            resolved,
+        } = lane.open(self.stores)?;
         dest.must_exist()?;
         if let (Some(from), Some(to)) = (source.directory_id()?, dest.directory_id()?)
             && from == to
@@ -134,7 +141,13 @@ impl Rounds<'_> {
         let mut selection = Selection::new(order, keep);
         let now = self.world.context.now();
         (round.began, round.order) = (now, Some(order));
-        let wanted = |name: &Name| rule.matcher.matches(name) && !rule.is_lock_file(name);
+        let wanted = |name: &Name| {
+            let falls_here =
+                |shard: Shard| shard == shard.owner(plan::shard_number(resolved, name));
+            rule.matcher.matches(name)
+                && !rule.is_lock_file(name)
+                && self.shard.is_none_or(falls_here)
+        };
         let asides = RefCell::new(Vec::new());
         let aside = |aside: Aside| asides.borrow_mut().push(aside);
         let scope = Scope {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::object::{Name, Place};
 pub use crate::pattern::LocalTime;
 use crate::pattern::{Matcher, Rename};
+use crate::shard::Shard;
 
 /// What happens to the source in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,21 @@ fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static
     found.expect("each value has its word").0
 }
 
+/// What of a destination decides which shard takes an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardBy {
+    /// All of it.
+    Name,
+    /// Its directories: what lies in one directory is in one shard, in order.
+    Directory,
+}
+
+impl ShardBy {
+    /// How each is written in the config.
+    pub(crate) const WORDS: &[(&str, Self)] =
+        &[("name", Self::Name), ("directory", Self::Directory)];
+}
+
 /// One rule with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -94,6 +110,8 @@ pub struct Rule {
     pub min_age: Duration,
     /// The file whose presence says that Bots is at work in the source directory.
     pub lock_file: Option<String>,
+    /// What decides which shard takes an item.
+    pub shard_by: ShardBy,
     /// Tests that travel with the rule.
     pub examples: Vec<Example>,
 }
@@ -137,6 +155,8 @@ pub struct Config {
     pub concurrency: usize,
     /// Whether the first failed item keeps new ones from starting.
     pub exit_on_first_failure: bool,
+    /// Which part of the items this run takes, where several runs share the work.
+    pub shard: Option<Shard>,
     /// What is allowed but looks like a mistake.
     pub warnings: Vec<String>,
 }

@@ -60,6 +60,7 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
             stores,
             world,
             events,
+            shard: config.shard,
             claims: Claims::default(),
         },
         schedule: Arc::new(Schedule::new(config.concurrency, limits)),

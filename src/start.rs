@@ -86,6 +86,12 @@ fn prepared(
 ) -> Result<Done, String> {
     let mut config = read_config(args, environment, directory)?;
     keep_rules(&mut config, &args.rules)?;
+    if args.command != Command::Graph {
+        let shard = args.shard.map(|shard| Ok(Some(shard)));
+        config.shard = shard.unwrap_or_else(|| environment.shard()).map_err(told)?;
+    }
+    let of_shards = relations::shard_warnings(&config);
+    config.warnings.extend(of_shards);
     let instant = LocalTime {
         at: clock(),
         zone: environment.zone.clone(),

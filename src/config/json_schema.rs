@@ -11,7 +11,7 @@ use super::meaning::{CONCURRENCY, MAX_ITEMS, MIN_AGE_SECONDS, RETRIES, WAIT_SECO
 use super::places::PLACES;
 use super::schema;
 use super::written::TYPOGRAPHIC_QUOTES;
-use crate::rule::{IfExists, Mode};
+use crate::rule::{IfExists, Mode, ShardBy};
 
 /// A part of a path that points elsewhere, as a pattern.
 const UPWARDS: &str = r"(^|/)\.\.(/|$)";
@@ -78,6 +78,7 @@ fn value(key: &str) -> Value {
     match key {
         "mode" => words(Mode::WORDS),
         "if_exists" => words(IfExists::WORDS),
+        "shard_by" => words(ShardBy::WORDS),
         "type" => words(PLACES),
         "retries" => number(&RETRIES),
         "wait_seconds" => number(&WAIT_SECONDS),

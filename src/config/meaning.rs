@@ -13,7 +13,7 @@ use super::written::{Located, Table};
 use super::yaml::Node;
 use crate::object::Place;
 use crate::pattern::{Matcher, Rename};
-use crate::rule::{Config, IfExists, Mode, Rule};
+use crate::rule::{Config, IfExists, Mode, Rule, ShardBy};
 
 pub(super) const RETRIES: RangeInclusive<u32> = 0..=100;
 pub(super) const WAIT_SECONDS: RangeInclusive<u32> = 0..=86_400;
@@ -109,6 +109,7 @@ pub(super) fn config(
         rules,
         concurrency: to_usize(defaults.concurrency.unwrap_or(default::CONCURRENCY)),
         exit_on_first_failure: defaults.exit_on_first_failure.unwrap_or(true),
+        shard: None,
         warnings: Vec::new(),
     })
 }
@@ -184,6 +185,7 @@ impl RuleReader<'_> {
         let max_items = value(table.integer("max_items", &MAX_ITEMS, report));
         let concurrency = value(table.integer("concurrency", &CONCURRENCY, report));
         let if_exists = value(table.choice("if_exists", IfExists::WORDS, report));
+        let shard_by = value(table.choice("shard_by", ShardBy::WORDS, report));
         let examples = names::examples(&table, dest.rename.as_ref(), report);
         let is_file = source.kind? == PlaceType::File;
         let min_age_default = defaults.min_age_seconds.filter(|_| is_file);
@@ -213,6 +215,7 @@ impl RuleReader<'_> {
                 .unwrap_or(IfExists::Overwrite),
             min_age: seconds(min_age_seconds.or(min_age_default).unwrap_or(0)),
             lock_file,
+            shard_by: shard_by.unwrap_or(ShardBy::Name),
             examples,
         })
     }

@@ -20,6 +20,7 @@ pub const ONE_OFF_OPTIONS: &[&str] = &[
     "--min-age-seconds",
     "--lock-file",
     "--concurrency",
+    "--shard-by",
     "--description",
 ];
 
@@ -44,7 +45,9 @@ pub(super) fn tree(
                 rename.push(pair(&key["rename_".len()..], text(value)));
             }
             "recursive" => source.push(pair(&key, boolean(value))),
-            "lock_file" | "if_exists" | "description" => rule.push(pair(&key, text(value))),
+            "lock_file" | "if_exists" | "shard_by" | "description" => {
+                rule.push(pair(&key, text(value)))
+            }
             _ => rule.push(pair(&key, number(value))),
         }
     }

@@ -28,6 +28,7 @@ pub(super) const RULE: &[&str] = &[
     "if_exists",
     "min_age_seconds",
     "lock_file",
+    "shard_by",
     "examples",
 ];
 

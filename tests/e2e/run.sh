@@ -532,7 +532,7 @@ remove_mover() {
 start_large() {
     edit kube/overlays/prod/resources_patch.yaml 'cpu: 50m' "cpu: $slow_cpu"
     edit kube/overlays/prod/resources_patch.yaml 'limits: {' "limits: { cpu: $slow_cpu,"
-    printf 'components: [../../components/shards]\n' >>kube/overlays/prod/kustomization.yaml
+    printf 'components: [../../components/per-direction]\n' >>kube/overlays/prod/kustomization.yaml
     readme 'apply --kustomize "kube/overlays/[$]environment"'
     kubectl exec minio --namespace minio -- sh -c "cd /tmp &&
         head -c ${large_mib}m /dev/urandom >large && sha256sum <large &&

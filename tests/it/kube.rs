@@ -71,8 +71,10 @@ fn all_objects() -> &'static [(String, Vec<Value>)] {
         for (environment, ..) in ENVIRONMENTS {
             places.push(format!("overlays/{environment}"));
             places.push(kube.overlay_with(environment, &["private-ca"]));
-            places.push(kube.overlay_with(environment, &["shards"]));
-            places.push(kube.overlay_with(environment, &["private-ca", "shards", "registry"]));
+            places.push(kube.overlay_with(environment, &["per-direction"]));
+            places.push(kube.overlay_with(environment, &["sharded"]));
+            places
+                .push(kube.overlay_with(environment, &["private-ca", "per-direction", "registry"]));
         }
         let mut all: Vec<_> = places
             .into_iter()

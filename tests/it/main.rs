@@ -40,6 +40,7 @@ mod rules;
 mod s3_store;
 mod safety;
 mod schema;
+mod shards;
 mod signals;
 mod sources;
 mod support;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Kube, named, of_kind, only, pod_of};
+use super::{Kube, job_of, list, named, of_kind, only, pod_of};
 
 #[test]
 fn a_private_ca_is_mounted_and_the_program_told() {
@@ -23,9 +23,9 @@ fn a_private_ca_is_mounted_and_the_program_told() {
 }
 
 #[test]
-fn shards_are_alike_and_leave_out_no_rule() {
+fn cronjobs_per_direction_are_alike_and_leave_out_no_rule() {
     let kube = Kube::new();
-    let objects = kube.render(&kube.overlay_with("prod", &["shards"]));
+    let objects = kube.render(&kube.overlay_with("prod", &["per-direction"]));
     let mut rules = Vec::new();
     let mut bare = Vec::new();
     for cronjob in of_kind(&objects, "CronJob") {
@@ -49,9 +49,9 @@ fn shards_are_alike_and_leave_out_no_rule() {
 }
 
 #[test]
-fn the_job_runs_all_its_rules_also_beside_shards() {
+fn the_job_runs_all_its_rules_also_beside_two_cronjobs() {
     let kube = Kube::new();
-    let place = kube.overlay_with("dev", &["shards"]);
+    let place = kube.overlay_with("dev", &["per-direction"]);
     kube.edit("job/kustomization.yaml", "overlays/dev", &place);
     let objects = kube.render("job");
     let pod = pod_of(only(&objects, "Job")).unwrap();
@@ -59,10 +59,77 @@ fn the_job_runs_all_its_rules_also_beside_shards() {
     assert!(of_kind(&objects, "CronJob").next().is_none());
 }
 
+/// A CronJob's Job, where there are so many shards.
+fn sharded(kube: &Kube, components: &[&str]) -> Vec<Value> {
+    let objects = kube.render(&kube.overlay_with("prod", components));
+    of_kind(&objects, "CronJob")
+        .map(|cronjob| job_of(cronjob).unwrap().clone())
+        .collect()
+}
+
+#[test]
+fn the_number_of_shards_is_said_once() {
+    for components in [
+        &["sharded"][..],
+        &["sharded", "per-direction"],
+        &["per-direction", "sharded"],
+    ] {
+        for count in [4, 7] {
+            let kube = Kube::new();
+            let file = "components/sharded/shards_patch.yaml";
+            kube.edit(file, "completions: 4", &format!("completions: {count}"));
+            let jobs = sharded(&kube, components);
+            assert_eq!(jobs.len(), components.len());
+            for job in jobs {
+                assert_eq!(job["completionMode"], "Indexed");
+                assert_eq!(job["completions"], count);
+                assert_eq!(job["parallelism"], count);
+                let env = "/template/spec/containers/0/env";
+                let shards = named(&job, env, "BOTS_MOVER_SHARDS");
+                assert_eq!(shards["value"], count.to_string());
+                // What was there stays.
+                named(&job, env, "BOTS_MOVER_UMASK");
+                named(&job, env, "MINIO_BUCKET");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shard_that_fails_is_run_again_by_itself_and_nodes_are_a_wish() {
+    let kube = Kube::new();
+    let base = only(&kube.render("overlays/prod"), "CronJob").clone();
+    let base = job_of(&base).unwrap();
+    for job in sharded(&kube, &["sharded"]) {
+        assert_eq!(job["backoffLimitPerIndex"], base["backoffLimit"]);
+        // With it one bad shard would end all of them.
+        assert_eq!(job.get("backoffLimit"), None);
+        assert_eq!(job["template"]["spec"]["restartPolicy"], "Never");
+        assert_eq!(job["podFailurePolicy"], base["podFailurePolicy"]);
+        let spread = list(&job, "/template/spec/topologySpreadConstraints");
+        assert_eq!(spread.len(), 1);
+        assert_eq!(spread[0]["whenUnsatisfiable"], "ScheduleAnyway");
+        let labels = &job["template"]["metadata"]["labels"];
+        assert_eq!(&spread[0]["labelSelector"]["matchLabels"], labels);
+    }
+}
+
+#[test]
+fn the_job_is_in_as_many_shards_as_the_cronjob() {
+    let kube = Kube::new();
+    let place = kube.overlay_with("dev", &["sharded"]);
+    kube.edit("job/kustomization.yaml", "overlays/dev", &place);
+    let objects = kube.render("job");
+    let job = job_of(only(&objects, "Job")).unwrap();
+    assert_eq!(job["completions"], 4);
+    let env = "/template/spec/containers/0/env";
+    assert_eq!(named(job, env, "BOTS_MOVER_SHARDS")["value"], "4");
+}
+
 #[test]
 fn the_credentials_of_a_registry_reach_every_pod() {
     let kube = Kube::new();
-    let place = kube.overlay_with("dev", &["shards", "registry"]);
+    let place = kube.overlay_with("dev", &["per-direction", "registry"]);
     kube.edit("job/kustomization.yaml", "overlays/dev", &place);
     let objects = [kube.render(&place), kube.render("job")].concat();
     let mut pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();

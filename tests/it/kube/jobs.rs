@@ -62,10 +62,11 @@ fn a_wrong_config_fails_at_once_and_a_disruption_is_no_failure() {
     for (what, objects) in all_objects() {
         for object in objects {
             let Some(job) = job_of(object) else { continue };
-            assert!(
-                job["backoffLimit"].as_u64().is_some_and(|limit| limit > 0),
-                "{what}"
-            );
+            let limit = match job["completionMode"].as_str() {
+                Some("Indexed") => "backoffLimitPerIndex",
+                _ => "backoffLimit",
+            };
+            assert!(job[limit].as_u64().is_some_and(|limit| limit > 0), "{what}");
             let rules = json!([
                 {
                     "action": "FailJob",

@@ -13,7 +13,7 @@ use crate::support::Sandbox;
 #[test]
 fn a_changed_config_rolls_out_under_a_new_name() {
     let kube = Kube::new();
-    let place = kube.overlay_with("prod", &["private-ca", "shards"]);
+    let place = kube.overlay_with("prod", &["private-ca", "per-direction"]);
     let name_of = |objects: &[Value]| {
         let name = only(objects, "ConfigMap")["metadata"]["name"]
             .as_str()
@@ -79,7 +79,7 @@ fn environments_share_no_bucket() {
     let kube = Kube::new();
     let mut buckets = BTreeSet::new();
     for (environment, ..) in ENVIRONMENTS {
-        let place = kube.overlay_with(environment, &["private-ca", "shards"]);
+        let place = kube.overlay_with(environment, &["private-ca", "per-direction"]);
         kube.edit("job/kustomization.yaml", "overlays/dev", &place);
         let objects = [kube.render(&place), kube.render("job")].concat();
         let of_pods = objects.iter().filter_map(pod_of).map(|pod| {
@@ -135,7 +135,7 @@ fn the_user_of_a_bucket_may_use_no_other() {
 fn the_claim_is_named_in_one_place_of_an_environment() {
     let kube = Kube::new();
     for (environment, ..) in ENVIRONMENTS {
-        let place = kube.overlay_with(environment, &["private-ca", "shards"]);
+        let place = kube.overlay_with(environment, &["private-ca", "per-direction"]);
         kube.edit(
             &format!("{place}/volume_patch.yaml"),
             CLAIM,
@@ -212,7 +212,7 @@ fn the_example_of_a_secret_holds_what_a_run_needs_and_nothing_real() {
 fn pods_reach_dns_and_minio_and_nobody_reaches_them() {
     let kube = Kube::new();
     for (environment, ..) in ENVIRONMENTS {
-        let objects = kube.render(&kube.overlay_with(environment, &["shards"]));
+        let objects = kube.render(&kube.overlay_with(environment, &["per-direction"]));
         let policies: Vec<&Value> = of_kind(&objects, "NetworkPolicy").collect();
         let mut ports = Vec::new();
         for policy in &policies {
