@@ -57,6 +57,8 @@ mod run;
 mod schedule;
 #[path = "../../src/shell_pattern.rs"]
 mod shell_pattern;
+#[path = "../../src/shard.rs"]
+mod shard;
 #[path = "../../src/stage.rs"]
 mod stage;
 #[path = "../../src/status.rs"]
