@@ -64,6 +64,14 @@ impl Bucket {
         self.send(action, Method::PUT, &[], &[200]);
     }
 
+    /// From now on it keeps all versions of its objects.
+    pub(crate) fn keep_versions(&self) {
+        let mut action = self.inner.put_object(Some(&self.credentials), "");
+        action.query_mut().insert("versioning", "");
+        let body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        self.send(action, Method::PUT, body.as_bytes(), &[200]);
+    }
+
     /// Whether there is such a bucket.
     pub(crate) fn exists(&self) -> bool {
         let action = self.inner.head_bucket(Some(&self.credentials));
