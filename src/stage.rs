@@ -332,46 +332,6 @@ impl Staged {
         &self.parts
     }
 
-    /// Calls `work` for each part, on the caller's thread and `helpers` more, and returns the
-    /// results in the order of the parts. Part numbers begin at 1. After one part has failed, no
-    /// further part is begun.
-    ///
-    /// # Errors
-    /// One of the errors of `work`.
-    pub(crate) fn each_part<T: Send>(
-        &self,
-        helpers: usize,
-        work: impl Fn(u16, Part) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let queue = Mutex::new((1..).zip(&self.parts));
-        let next = || unpoisoned(queue.lock()).next();
-        let take = || -> Result<Vec<(u16, T)>> {
-            let mut done = Vec::new();
-            while let Some((number, part)) = next() {
-                let result = work(number, *part).inspect_err(|_| while next().is_some() {})?;
-                done.push((number, result));
-            }
-            Ok(done)
-        };
-        let mut done = thread::scope(|scope| {
-            let spawn = |_| {
-                let builder = Builder::new().stack_size(STACK_BYTES);
-                builder.spawn_scoped(scope, take)
-            };
-            // With fewer threads the upload takes longer, nothing else changes.
-            let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
-            let own = take();
-            threads.into_iter().fold(own, |done, thread| {
-                let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-                let (mut done, theirs) = (done?, theirs?);
-                done.extend(theirs);
-                Ok(done)
-            })
-        })?;
-        done.sort_unstable_by_key(|(number, _)| *number);
-        Ok(done.into_iter().map(|(_, result)| result).collect())
-    }
-
     /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
     ///
     /// # Errors
@@ -437,6 +397,45 @@ impl Staged {
             }
         }
     }
+}
+
+/// Does `work` with each of so many parts, `helpers` threads beside the caller's, and gives what it
+/// gave in their order. Parts count from 1. Nobody begins another part once one has failed.
+///
+/// # Errors
+/// One of those that `work` had.
+pub(crate) fn each_part<T: Send>(
+    count: usize,
+    helpers: usize,
+    work: &(dyn Fn(u16) -> Result<T> + Sync),
+) -> Result<Vec<T>> {
+    let queue = Mutex::new((1..=u16::MAX).take(count));
+    let next = || unpoisoned(queue.lock()).next();
+    let take = || -> Result<Vec<(u16, T)>> {
+        let mut done = Vec::new();
+        while let Some(number) = next() {
+            let result = work(number).inspect_err(|_| while next().is_some() {})?;
+            done.push((number, result));
+        }
+        Ok(done)
+    };
+    let mut done = thread::scope(|scope| {
+        let spawn = |_| {
+            let builder = Builder::new().stack_size(STACK_BYTES);
+            builder.spawn_scoped(scope, take)
+        };
+        // Fewer threads take longer, which is all.
+        let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
+        let own = take();
+        threads.into_iter().fold(own, |done, thread| {
+            let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let (mut done, theirs) = (done?, theirs?);
+            done.extend(theirs);
+            Ok(done)
+        })
+    })?;
+    done.sort_unstable_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 /// A buffer for one chunk; no more than an item of this length needs: most are small.

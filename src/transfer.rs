@@ -16,7 +16,7 @@ use crate::object::{Entry, Name, Place, Version};
 use crate::plan::{Claims, numbered};
 use crate::rule::{IfExists, Mode, Rule};
 use crate::stage::Stage;
-use crate::store::{Clash, Fetched, Published, Removed, Store, locked_note};
+use crate::store::{Clash, Fetched, Near, Published, Removed, Store, locked_note};
 
 /// How often one attempt begins anew because the source changed under it, or because the room that
 /// it was staged in is gone.
@@ -140,14 +140,14 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
             return Ok(end);
         }
         let mut restarts = 0;
-        let (fetched, delivery) = loop {
-            match stage_and_publish(ends, task, &wanted) {
+        let (version, delivery) = loop {
+            match deliver(ends, task, &wanted) {
                 Err(error) if error.kind() == Kind::Changed && restarts < RESTARTS_MAX => {
                     restarts += 1;
                 }
                 Err(error) => return Err(error),
                 Ok(Err(end)) => return Ok(end),
-                Ok(Ok(published)) => break published,
+                Ok(Ok(delivered)) => break delivered,
             }
         };
         let dest = match delivery {
@@ -160,7 +160,7 @@ fn steps(ends: &Ends<'_>, task: &mut Task) -> Result<End> {
         // Whatever is told of the item from here on names the copy that exists.
         task.dest = dest.clone();
         task.step = Step::Remove {
-            version: fetched.version,
+            version,
             dest,
             unanswered: false,
         };
@@ -255,12 +255,38 @@ pub fn rehearse(ends: &Ends<'_>, task: &Task) -> Result<Name, End> {
     }
 }
 
-/// Steps 1 and 2: the whole item in a local temporary copy, then at its destination.
-fn stage_and_publish(
+/// The state that was brought, and where it is now; or how the item ended before.
+type Delivered = Result<(Version, Delivery), End>;
+
+/// Steps 1 and 2: by the server of both ends where it can, else by a local temporary copy.
+fn deliver(ends: &Ends<'_>, task: &mut Task, wanted: &Name) -> Result<Delivered> {
+    match copy_there(ends, task, wanted) {
+        Ok(Some(delivered)) => Ok(Ok(delivered)),
+        Ok(None) => stage_and_publish(ends, task, wanted),
+        Err(error) if matches!(error.kind(), Kind::Other | Kind::Denied) => {
+            stage_and_publish(ends, task, wanted)
+        }
+        Err(error) => unstaged(error).map(Err),
+    }
+}
+
+/// Both steps at once: no byte comes here. `None` where the item must be staged.
+fn copy_there(
     ends: &Ends<'_>,
     task: &mut Task,
     wanted: &Name,
-) -> Result<Result<(Fetched, Delivery), End>> {
+) -> Result<Option<(Version, Delivery)>> {
+    let (source, meter) = (ends.source.place(), &*task.meter);
+    let Some(near) = ends.dest.near(source, &task.entry, meter)? else {
+        return Ok(None);
+    };
+    task.bytes = near.size_bytes();
+    let delivery = publish(ends, wanted, &Whole::Near(&*near), &task.entry.name)?;
+    Ok(Some((near.version().clone(), delivery)))
+}
+
+/// Steps 1 and 2: the whole item in a local temporary copy, then at its destination.
+fn stage_and_publish(ends: &Ends<'_>, task: &mut Task, wanted: &Name) -> Result<Delivered> {
     let room = |size_bytes| ends.dest.room(wanted, size_bytes);
     let mut stage = Stage::in_room(ends.context, &room, Arc::clone(&task.meter));
     let fetched = ends.source.fetch(&task.entry, &mut stage);
@@ -278,8 +304,8 @@ fn stage_and_publish(
     if let Some(age) = too_young(ends, &fetched.version) {
         return Ok(Err(End::Skipped(age)));
     }
-    let delivery = publish(ends, wanted, &fetched, &task.entry.name)?;
-    Ok(Ok((fetched, delivery)))
+    let delivery = publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name)?;
+    Ok(Ok((fetched.version, delivery)))
 }
 
 /// What a failed staging means: somebody else's work is no failure.
@@ -338,23 +364,47 @@ enum Delivery {
     Taken,
 }
 
-/// Step 2: the staged item becomes visible, whole, under the name that `if_exists` allows.
-fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, from: &Name) -> Result<Delivery> {
-    match ends.rule.if_exists {
-        IfExists::Overwrite => {
-            let (staged, attributes) = (&fetched.staged, &fetched.attributes);
-            match ends
-                .dest
-                .publish(wanted, staged, attributes, Clash::Replace)?
-            {
-                Published::Done => Ok(Delivery::There(wanted.clone())),
-                Published::Exists => {
-                    let what = format!("put {}", ends.dest.place().item(wanted));
-                    Err(Error::new(Kind::Other, what).because("replacing it was refused"))
-                }
+/// An item that is to be published.
+enum Whole<'a> {
+    /// Here.
+    Staged(&'a Fetched),
+    /// At the server of the destination, which copies it.
+    Near(&'a dyn Near),
+}
+
+impl Whole<'_> {
+    fn publish(&self, dest: &dyn Store, name: &Name, clash: Clash) -> Result<Published> {
+        match self {
+            Self::Staged(fetched) => {
+                dest.publish(name, &fetched.staged, &fetched.attributes, clash)
             }
+            Self::Near(near) => near.publish(name, clash),
         }
-        IfExists::Fail => match publish_new(ends, wanted, fetched)? {
+    }
+
+    fn is_at(&self, dest: &dyn Store, name: &Name) -> Result<bool> {
+        match self {
+            Self::Staged(fetched) => dest.holds(name, &fetched.staged),
+            Self::Near(near) => near.is_at(name),
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        matches!(self, Self::Staged(fetched) if fetched.staged.in_memory().is_some())
+    }
+}
+
+/// Step 2: the item becomes visible, whole, under the name that `if_exists` allows.
+fn publish(ends: &Ends<'_>, wanted: &Name, item: &Whole<'_>, from: &Name) -> Result<Delivery> {
+    match ends.rule.if_exists {
+        IfExists::Overwrite => match item.publish(ends.dest, wanted, Clash::Replace)? {
+            Published::Done => Ok(Delivery::There(wanted.clone())),
+            Published::Exists => {
+                let what = format!("put {}", ends.dest.place().item(wanted));
+                Err(Error::new(Kind::Other, what).because("replacing it was refused"))
+            }
+        },
+        IfExists::Fail => match publish_new(ends, wanted, item)? {
             Delivery::Taken => {
                 let what = format!("put {}", ends.dest.place().item(wanted));
                 Err(Error::new(Kind::Exists, what)
@@ -362,28 +412,22 @@ fn publish(ends: &Ends<'_>, wanted: &Name, fetched: &Fetched, from: &Name) -> Re
             }
             there @ Delivery::There(_) => Ok(there),
         },
-        IfExists::Skip => publish_new(ends, wanted, fetched),
-        IfExists::KeepBoth => publish_numbered(ends, wanted, fetched, from),
+        IfExists::Skip => publish_new(ends, wanted, item),
+        IfExists::KeepBoth => publish_numbered(ends, wanted, item, from),
     }
 }
 
 /// Publishes without replacing anything; what is there byte for byte counts as delivered.
-fn publish_new(ends: &Ends<'_>, name: &Name, fetched: &Fetched) -> Result<Delivery> {
-    let staged = &fetched.staged;
+fn publish_new(ends: &Ends<'_>, name: &Name, item: &Whole<'_>) -> Result<Delivery> {
     // A look spares the writing of what will be refused, where it is cheaper than the writing. The
     // refusal to replace is the store's all the same.
-    let look_first = is_file(&ends.rule.dest) || staged.in_memory().is_none();
+    let look_first = is_file(&ends.rule.dest) || !item.is_in_memory();
     let free = !look_first || ends.dest.look(name)?.is_none();
-    if free
-        && ends
-            .dest
-            .publish(name, staged, &fetched.attributes, Clash::Refuse)?
-            == Published::Done
-    {
+    if free && item.publish(ends.dest, name, Clash::Refuse)? == Published::Done {
         return Ok(Delivery::There(name.clone()));
     }
     let content_matters = ends.rule.if_exists != IfExists::Skip || ends.rule.mode == Mode::Move;
-    if content_matters && ends.dest.holds(name, staged)? {
+    if content_matters && item.is_at(ends.dest, name)? {
         return Ok(Delivery::There(name.clone()));
     }
     Ok(Delivery::Taken)
@@ -392,7 +436,7 @@ fn publish_new(ends: &Ends<'_>, name: &Name, fetched: &Fetched) -> Result<Delive
 fn publish_numbered(
     ends: &Ends<'_>,
     wanted: &Name,
-    fetched: &Fetched,
+    item: &Whole<'_>,
     from: &Name,
 ) -> Result<Delivery> {
     let place = ends.source.place();
@@ -411,7 +455,7 @@ fn publish_numbered(
         if case_twin(ends, &name)?.is_some() {
             continue;
         }
-        if let there @ Delivery::There(_) = publish_new(ends, &name, fetched)? {
+        if let there @ Delivery::There(_) = publish_new(ends, &name, item)? {
             return Ok(there);
         }
     }

@@ -10,6 +10,7 @@ mod probe;
 pub mod s3;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
 
@@ -101,6 +102,24 @@ pub struct Fetched {
     pub attributes: Attributes,
 }
 
+/// An item that the server of its destination can copy by itself, in the state that it was seen in.
+/// An error of the kinds `Other` and `Denied` means that it does not, or that nothing shows what it
+/// did: then the item is staged.
+pub trait Near {
+    /// What [`Store::remove`] compares with.
+    fn version(&self) -> &Version;
+
+    /// Its length.
+    fn size_bytes(&self) -> u64;
+
+    /// Like [`Store::publish`]. Fails with `Gone` where the item is not there, with `Changed` where
+    /// it is another one.
+    fn publish(&self, name: &Name, clash: Clash) -> Result<Published>;
+
+    /// Like [`Store::holds`].
+    fn is_at(&self, name: &Name) -> Result<bool>;
+}
+
 /// One end of a rule.
 pub trait Store: Send + Sync {
     /// Where it is.
@@ -177,6 +196,19 @@ pub trait Store: Send + Sync {
     /// Fails where something of it cannot be kept, with `Gone` where the item is not there.
     fn describe(&self, _name: &Name, _fetched: &mut Fetched) -> Result<()> {
         Ok(())
+    }
+
+    /// The item of `source`, where the server here can copy it and that is worth it; `meter` then
+    /// counts each byte twice, as if it were staged and published.
+    ///
+    /// Fails where something of it cannot be kept, with `Gone` where it is not there.
+    fn near<'a>(
+        &'a self,
+        _source: &Place,
+        _entry: &Entry,
+        _meter: &'a AtomicU64,
+    ) -> Result<Option<Box<dyn Near + 'a>>> {
+        Ok(None)
     }
 
     /// Makes the staged item visible under `name`, whole or not at all, and durable.

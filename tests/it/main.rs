@@ -15,6 +15,7 @@ mod command_line;
 mod config;
 mod connect;
 mod connection;
+mod copies;
 mod cost;
 mod crash;
 mod docs;

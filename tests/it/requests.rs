@@ -183,7 +183,7 @@ impl Way {
             let got_bytes = match request.op {
                 Op::Get => self.size_bytes,
                 // The lengths of these texts differ a little from run to run.
-                Op::List | Op::CreateUpload | Op::CompleteUpload => 200,
+                Op::List | Op::CreateUpload | Op::CopyPart | Op::CompleteUpload => 200,
                 _ => 0,
             };
             (request.op, request.body_bytes, got_bytes)
@@ -363,9 +363,18 @@ fn nothing_is_lost_where_it_happens_again_and_again() {
 
 #[test]
 fn nothing_is_lost_whatever_happens_to_any_request_of_an_upload_in_parts() {
+    breaks_parts(WITH_S3[1]);
+}
+
+#[test]
+fn nothing_is_lost_whatever_happens_to_any_request_of_a_copy_by_the_server() {
+    breaks_parts(WITH_S3[2]);
+}
+
+fn breaks_parts(direction: (End, End)) {
     let way = Way {
         size_bytes: PARTS_BYTES,
-        ..Way::new(WITH_S3[1], "move")
+        ..Way::new(direction, "move")
     };
     let every = torture() > 1;
     way.breaks_everywhere(1, |name| {
@@ -399,9 +408,18 @@ fn a_kill_at_any_request_loses_nothing_and_the_next_run_finishes() {
 
 #[test]
 fn a_kill_at_any_request_of_an_upload_in_parts_loses_nothing() {
+    dies_in_parts(WITH_S3[1]);
+}
+
+#[test]
+fn a_kill_at_any_request_of_a_copy_by_the_server_loses_nothing() {
+    dies_in_parts(WITH_S3[2]);
+}
+
+fn dies_in_parts(direction: (End, End)) {
     let way = Way {
         size_bytes: PARTS_BYTES,
-        ..Way::new(WITH_S3[1], "move")
+        ..Way::new(direction, "move")
     };
     way.dies_everywhere();
 }

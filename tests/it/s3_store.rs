@@ -8,7 +8,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bots_mover::context::Context;
@@ -735,4 +735,25 @@ fn key_beside_keys_below_it_is_listed_first_and_alone() {
         let version = store.look(&name(key)).unwrap().unwrap();
         assert_eq!(store.remove(&name(key), &version).unwrap(), Removed::Done);
     }
+}
+
+#[test]
+fn copy_by_the_server_counts_each_byte_twice_as_staging_and_publishing_do() {
+    let sandbox = Sandbox::new();
+    let content = noise(BIG);
+    sandbox.put_raw("in/big.bin", &content, &[]);
+    let (source, dest) = (sandbox.store("in/"), sandbox.store("out/"));
+    let listed = entries(&source, true).unwrap();
+    // A quick try, or an attempt, may have counted before.
+    let meter = AtomicU64::new(7);
+    let near = dest.near(source.place(), &listed[0], &meter).unwrap();
+    let near = near.expect("the server can copy it");
+    assert_eq!(near.size_bytes(), content.len() as u64);
+    let done = near.publish(&name("a"), Clash::Replace).unwrap();
+    assert_eq!(done, Published::Done);
+    assert_eq!(meter.load(Ordering::SeqCst), 2 * content.len() as u64);
+    let removed = source.remove(&listed[0].name, near.version()).unwrap();
+    assert_eq!(removed, Removed::Done);
+    let copied = entries(&dest, true).unwrap();
+    assert!(content_of(&sandbox.fetch(&dest, &copied[0]).unwrap().staged) == content);
 }

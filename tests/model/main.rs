@@ -55,10 +55,10 @@ mod rule;
 mod run;
 #[path = "../../src/schedule.rs"]
 mod schedule;
-#[path = "../../src/shell_pattern.rs"]
-mod shell_pattern;
 #[path = "../../src/shard.rs"]
 mod shard;
+#[path = "../../src/shell_pattern.rs"]
+mod shell_pattern;
 #[path = "../../src/stage.rs"]
 mod stage;
 #[path = "../../src/status.rs"]

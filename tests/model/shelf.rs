@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use crate::object::{Attributes, Entry, Name, Place, Version};
 use crate::part::PartFile;
 use crate::run::Stores;
 use crate::stage::{Stage, Staged};
-use crate::store::{Clash, Fetched, Holder, Listed, Order, Published, Removed, Scope, Store};
+use crate::store::{Clash, Fetched, Holder, Listed, Near, Order, Published, Removed, Scope, Store};
 use crate::sync;
 use crate::world::{Item, State, World, bytes_of, content_of};
 
@@ -56,15 +57,19 @@ impl Drop for Busy<'_> {
 
 impl Stores for Shelves {
     fn open(&self, place: &Place, _excluded: Option<&Place>) -> Result<Box<dyn Store>> {
-        Ok(Box::new(Shelf {
-            all: self.clone(),
-            place: place.clone(),
-            at: place.to_string(),
-        }))
+        Ok(Box::new(self.shelf(place)))
     }
 }
 
 impl Shelves {
+    fn shelf(&self, place: &Place) -> Shelf {
+        Shelf {
+            all: self.clone(),
+            place: place.clone(),
+            at: place.to_string(),
+        }
+    }
+
     /// Lets others go on; then this run is dead, something fails, or it goes on too.
     fn step(&self, what: &str, about: &str) -> Result<()> {
         sync::others_first();
@@ -162,12 +167,91 @@ impl Shelf {
         wanted && (scope.wanted)(&entry.name) && sink(entry).is_break()
     }
 
+    fn make(&self, name: &Name, bytes: &[u8], clash: Clash) -> Result<Published> {
+        let run = self.all.run;
+        let own = key(name);
+        let _busy = self.busy();
+        self.step("write", name)?;
+        self.all.may_panic();
+        self.step("publish", name)?;
+        {
+            let mut state = self.state();
+            if clash == Clash::Refuse && state.item(&self.at, &own).is_some() {
+                return Ok(Published::Exists);
+            }
+            let Some(content) = content_of(bytes) else {
+                state.broke(format!("run {run} published a part at {} {own}", self.at));
+                return Ok(Published::Done);
+            };
+            state.publishes(run, &self.place, name, content);
+            state.publish(run, (&self.at, &own), content, self.is_s3());
+        }
+        // From here on it is visible, and the answer may be lost.
+        self.step("sync", name)?;
+        self.state().sync(&self.at, &own);
+        self.step("answer for", name)?;
+        self.state().delivered(run, &self.place, name, bytes);
+        Ok(Published::Done)
+    }
+
+    fn is(&self, name: &Name, bytes: &[u8]) -> Result<bool> {
+        let run = self.all.run;
+        let _busy = self.busy();
+        self.step("compare", name)?;
+        let same = self
+            .find(name)
+            .is_some_and(|item| bytes_of(item.content) == bytes);
+        if same {
+            self.state().sync(&self.at, &key(name));
+            self.state().delivered(run, &self.place, name, bytes);
+        }
+        Ok(same)
+    }
+
     /// The second half of a file is what it is by the time it is read.
     fn second_half(&self, name: &Name, first: &Item) -> Vec<u8> {
         let now = self.find(name);
         let same = now.filter(|now| !self.is_s3() && now.mark == first.mark);
         let bytes = bytes_of(same.as_ref().unwrap_or(first).content);
         bytes[bytes.len() / 2..].to_vec()
+    }
+}
+
+/// An item that the server of both ends copies, part by part.
+struct NearItem<'a> {
+    dest: &'a Shelf,
+    source: Shelf,
+    name: Name,
+    version: Version,
+    bytes: Vec<u8>,
+}
+
+impl Near for NearItem<'_> {
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn publish(&self, name: &Name, clash: Clash) -> Result<Published> {
+        for _ in 0..2 {
+            self.dest.step("copy a part to", name)?;
+            let now = self.source.find(&self.name);
+            let now = now.map(|now| now.version(&self.source.at));
+            let kind = match now {
+                None => Kind::Gone,
+                Some(now) if now != self.version => Kind::Changed,
+                Some(_) => continue,
+            };
+            return Err(Error::new(kind, "it was there before a part was copied"));
+        }
+        self.dest.make(name, &self.bytes, clash)
+    }
+
+    fn is_at(&self, name: &Name) -> Result<bool> {
+        self.dest.is(name, &self.bytes)
     }
 }
 
@@ -292,6 +376,35 @@ impl Store for Shelf {
         unreachable!("all items fit memory")
     }
 
+    fn near<'a>(
+        &'a self,
+        source: &Place,
+        entry: &Entry,
+        _meter: &'a AtomicU64,
+    ) -> Result<Option<Box<dyn Near + 'a>>> {
+        let one_server = self.is_s3() && matches!(source, Place::S3 { .. });
+        if !one_server || self.state().chance.hits_in_1000(500) {
+            return Ok(None);
+        }
+        let source = self.all.shelf(source);
+        let run = self.all.run;
+        let _busy = self.busy();
+        self.state()
+            .starts(run, &source.place, entry, Order::ByName);
+        source.step("look closely at", &entry.name)?;
+        let item = source.find(&entry.name);
+        let item = item.ok_or_else(|| Error::new(Kind::Gone, "gone before it was copied"))?;
+        self.state()
+            .fetched(run, &source.place, &entry.name, item.content);
+        Ok(Some(Box::new(NearItem {
+            dest: self,
+            version: item.version(&source.at),
+            bytes: bytes_of(item.content),
+            name: entry.name.clone(),
+            source,
+        })))
+    }
+
     fn publish(
         &self,
         name: &Name,
@@ -299,46 +412,12 @@ impl Store for Shelf {
         _attributes: &Attributes,
         clash: Clash,
     ) -> Result<Published> {
-        let run = self.all.run;
-        let own = key(name);
-        let _busy = self.busy();
-        self.step("write", name)?;
-        self.all.may_panic();
-        self.step("publish", name)?;
         let bytes = staged.in_memory().expect("it is small");
-        {
-            let mut state = self.state();
-            if clash == Clash::Refuse && state.item(&self.at, &own).is_some() {
-                return Ok(Published::Exists);
-            }
-            let Some(content) = content_of(bytes) else {
-                state.broke(format!("run {run} published a part at {} {own}", self.at));
-                return Ok(Published::Done);
-            };
-            state.publishes(run, &self.place, name, content);
-            state.publish(run, (&self.at, &own), content, self.is_s3());
-        }
-        // From here on it is visible, and the answer may be lost.
-        self.step("sync", name)?;
-        self.state().sync(&self.at, &own);
-        self.step("answer for", name)?;
-        self.state().delivered(run, &self.place, name, bytes);
-        Ok(Published::Done)
+        self.make(name, bytes, clash)
     }
 
     fn holds(&self, name: &Name, staged: &Staged) -> Result<bool> {
-        let run = self.all.run;
-        let _busy = self.busy();
-        self.step("compare", name)?;
-        let bytes = staged.in_memory().expect("it is small");
-        let same = self
-            .find(name)
-            .is_some_and(|item| bytes_of(item.content) == bytes);
-        if same {
-            self.state().sync(&self.at, &key(name));
-            self.state().delivered(run, &self.place, name, bytes);
-        }
-        Ok(same)
+        self.is(name, staged.in_memory().expect("it is small"))
     }
 
     fn remove(&self, name: &Name, version: &Version) -> Result<Removed> {

@@ -177,15 +177,17 @@ fn md5(answer: &Answer<'_>, etag: &str) -> Option<Promise> {
         || answer
             .header("x-amz-server-side-encryption-customer-algorithm")
             .is_some();
-    if own_key || etag.len() != 32 {
-        return None;
-    }
-    let byte = |at: usize| u8::from_str_radix(etag.get(at..at + 2)?, 16).ok();
-    let digest = (0..32).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
-    Some(Promise {
+    (!own_key).then_some(Promise {
         algorithm: Algorithm::Md5,
-        digest,
+        digest: md5_in(etag)?,
     })
+}
+
+/// The MD5 that an `ETag` reads as, if it does.
+pub(super) fn md5_in(etag: &str) -> Option<Vec<u8>> {
+    let byte = |at: usize| u8::from_str_radix(etag.get(at..at + 2)?, 16).ok();
+    let bytes = (etag.len() == 32).then_some((0..32).step_by(2))?;
+    bytes.map(byte).collect()
 }
 
 /// A stored checksum of the whole object; one of its parts' checksums says nothing here.
@@ -201,14 +203,14 @@ pub(super) fn crc64_text(crc64: u64) -> String {
     BASE64.encode(crc64.to_be_bytes())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         text
     })
 }
 
-fn attributes(answer: &Answer<'_>) -> Attributes {
+pub(super) fn attributes(answer: &Answer<'_>) -> Attributes {
     let mut found = Attributes::default();
     for (name, value) in answer.headers() {
         if !ATTRIBUTES.contains(&name) && !name.starts_with("x-amz-meta-") {

@@ -8,6 +8,7 @@ mod addresses;
 mod answer;
 mod client;
 mod connections;
+mod copy;
 mod error;
 mod get;
 mod list;
@@ -21,6 +22,7 @@ mod xml;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rusty_s3::Bucket;
 
@@ -28,7 +30,7 @@ use self::answer::Answer;
 pub use self::client::Client;
 use self::client::{Headers, Payload};
 use self::error::{OTHER_SERVER, Target, seconds_of};
-use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
+use super::{Clash, Fetched, Listed, Near, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, KEY_MAX_BYTES, Name, Place, Version, part_flaw};
 use crate::part::PartFile;
@@ -222,6 +224,15 @@ impl Store for S3Store {
         self.add_tags(&self.key(name)?, &mut fetched.attributes)
     }
 
+    fn near<'a>(
+        &'a self,
+        source: &Place,
+        entry: &Entry,
+        meter: &'a AtomicU64,
+    ) -> Result<Option<Box<dyn Near + 'a>>> {
+        self.near_object(source, entry, meter)
+    }
+
     fn publish(
         &self,
         name: &Name,
@@ -284,6 +295,8 @@ struct Head {
     size_bytes: u64,
     /// CRC-64/NVME of the whole, base64, where it is stored.
     crc64: Option<String>,
+    /// Without its tags.
+    attributes: Attributes,
 }
 
 impl Head {
@@ -293,7 +306,15 @@ impl Head {
             version,
             size_bytes,
             crc64: get::whole_checksum(answer, "x-amz-checksum-crc64nvme").map(str::to_owned),
+            attributes: get::attributes(answer),
         })
+    }
+
+    fn etag(&self) -> &str {
+        match &self.version {
+            Version::Object { etag, .. } => etag,
+            Version::File { .. } => "",
+        }
     }
 }
 

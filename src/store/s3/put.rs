@@ -21,7 +21,7 @@ use super::xml::is_whole;
 use super::{S3Store, etag_of, unquoted};
 use crate::error::{Kind, Result};
 use crate::object::Attributes;
-use crate::stage::{CHUNK_BYTES, Part, Staged};
+use crate::stage::{CHUNK_BYTES, Part, Staged, each_part};
 use crate::store::{Clash, Published};
 
 /// Verified by the server on every body, stored, and given back to whoever asks.
@@ -34,7 +34,7 @@ const CONTENT_TYPE: (&str, &str) = ("content-type", "application/octet-stream");
 pub(super) const REFUSE: (&str, &str) = ("if-none-match", "*");
 
 /// How much of an answer to a creation or completion is read.
-const ANSWER_LIMIT_BYTES: usize = 64 << 10;
+pub(super) const ANSWER_LIMIT_BYTES: usize = 64 << 10;
 
 impl S3Store {
     /// Makes the staged item the object of this key.
@@ -120,14 +120,31 @@ impl S3Store {
             self.must_refuse()?;
         }
         let (upload_id, digest) = self.create_upload(key, attributes)?;
-        let published = self
+        let completed = self
             .upload_parts(key, &upload_id, staged, digest)
-            .and_then(|sent| self.complete(key, &upload_id, staged, &sent, clash));
-        if !matches!(published, Ok((Published::Done, _))) {
-            self.abort(key, &upload_id);
-        }
-        let (published, proof) = published?;
+            .and_then(|sent| {
+                let seal = Seal::Checksum(crc64_text(staged.crc64()));
+                let is_there = || self.is_there(key, staged);
+                let (published, proof) =
+                    self.complete(key, &upload_id, &sent, &seal, clash, &is_there)?;
+                let parts = sent.iter().all(|part| part.proof == Proof::Shown);
+                Ok((published, if parts { proof } else { Proof::Wanting }))
+            });
+        let (published, proof) = self.or_abort(key, &upload_id, completed)?;
         self.prove(key, staged, proof).map(|()| published)
+    }
+
+    /// Gives the upload up that was not completed.
+    pub(super) fn or_abort(
+        &self,
+        key: &str,
+        upload_id: &str,
+        completed: Result<(Published, Proof)>,
+    ) -> Result<(Published, Proof)> {
+        if !matches!(completed, Ok((Published::Done, _))) {
+            self.abort(key, upload_id);
+        }
+        completed
     }
 
     /// Begins an upload, if need be one that a `MinIO` of 2023 takes, which knows no CRC-64/NVME.
@@ -138,9 +155,14 @@ impl S3Store {
         if let Some(upload_id) = self.try_create_upload(key, &headers, Digest::Crc64)? {
             return Ok((upload_id, Digest::Crc64));
         }
-        headers.truncate(headers.len() - 2);
-        let upload_id = self.try_create_upload(key, &headers, Digest::Md5)?;
-        Ok((upload_id.unwrap_or_default(), Digest::Md5))
+        self.create_plain_upload(key, attributes)
+            .map(|upload_id| (upload_id, Digest::Md5))
+    }
+
+    /// Begins an upload of parts that have an MD5 only, as those have that the server copies.
+    pub(super) fn create_plain_upload(&self, key: &str, attributes: &Attributes) -> Result<String> {
+        let upload_id = self.try_create_upload(key, &describing(attributes), Digest::Md5)?;
+        Ok(upload_id.unwrap_or_default())
     }
 
     /// Begins an upload; `None` where the server does not know the kind of checksum. Where the
@@ -182,7 +204,9 @@ impl S3Store {
         digest: Digest,
     ) -> Result<Vec<Sent>> {
         let helpers = self.client.spare_helpers(staged.parts().len() - 1);
-        staged.each_part(helpers.count(), |number, part| {
+        let parts = staged.parts();
+        each_part(parts.len(), helpers.count(), &|number| {
+            let part = parts[usize::from(number) - 1];
             let header = match digest {
                 Digest::Crc64 => (CHECKSUM, crc64_text(part.crc64)),
                 Digest::Md5 => ("content-md5", md5_text(staged, part)?),
@@ -218,36 +242,37 @@ impl S3Store {
             Ok((etag.ok_or_else(missing)?, proof))
         })?;
         Ok(Sent {
-            checksum,
+            checksum: Some(checksum),
             etag,
             number,
             proof,
         })
     }
 
-    fn complete(
+    /// Makes one object of the parts; `is_there` says whether an earlier try did.
+    pub(super) fn complete(
         &self,
         key: &str,
         upload_id: &str,
-        staged: &Staged,
         sent: &[Sent],
+        seal: &Seal,
         clash: Clash,
+        is_there: &dyn Fn() -> Result<bool>,
     ) -> Result<(Published, Proof)> {
         let target = self.target("put", key);
-        let checksum = crc64_text(staged.crc64());
         let parts = sent.iter().map(|sent| SentXml {
-            checksum: &sent.checksum,
+            checksum: sent.checksum.as_deref(),
             etag: &sent.etag,
             number: sent.number,
         });
         let parts = parts.collect();
         let body = instant_xml::to_string(&Completion { parts })
             .map_err(|error| target.error(Kind::Other, error))?;
-        let mut headers: Headers<'_> = vec![
-            (CHECKSUM, &checksum),
-            ("x-amz-checksum-type", "FULL_OBJECT"),
-            ("content-type", "application/xml"),
-        ];
+        let mut headers: Headers<'_> = vec![("content-type", "application/xml")];
+        if let Seal::Checksum(checksum) = seal {
+            headers.push((CHECKSUM, checksum));
+            headers.push(("x-amz-checksum-type", "FULL_OBJECT"));
+        }
         if clash == Clash::Refuse {
             headers.push(REFUSE);
         }
@@ -264,17 +289,12 @@ impl S3Store {
                 .send(target, action, &headers, payload, attempt)?;
             if answer.status() == 200 {
                 let text = answer.text(ANSWER_LIMIT_BYTES)?;
-                let proof = completed(&text, &checksum, &target)?;
-                let parts = sent.iter().all(|part| part.proof == Proof::Shown);
-                let whole = if parts { proof } else { Proof::Wanting };
-                return Ok((Published::Done, whole));
+                return completed(&text, seal, &target).map(|proof| (Published::Done, proof));
             }
             let refusal = answer.refusal();
             match refusal.code() {
                 // An earlier try may have done it, and only its answer was lost.
-                "NoSuchUpload" | "PreconditionFailed"
-                    if attempt.is_repeat() && self.is_there(key, staged)? =>
-                {
+                "NoSuchUpload" | "PreconditionFailed" if attempt.is_repeat() && is_there()? => {
                     Ok((Published::Done, Proof::Shown))
                 }
                 "PreconditionFailed" if clash == Clash::Refuse => {
@@ -299,7 +319,7 @@ impl S3Store {
     }
 
     /// Gives an upload up. Whether that works changes nothing: `MinIO` purges it after 24 h.
-    fn abort(&self, key: &str, upload_id: &str) {
+    pub(super) fn abort(&self, key: &str, upload_id: &str) {
         let target = self.target("abort the upload of", key);
         let _ = self.client.tries(|attempt| {
             let credentials = self.client.credentials();
@@ -317,11 +337,19 @@ impl S3Store {
 
 /// What shows that the server has what it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
+pub(super) enum Proof {
     /// Its answer, or a look at the object.
     Shown,
     /// Nothing yet: the object must be read back.
     Wanting,
+}
+
+/// By what the answer to a completion shows that the whole is what its parts must give.
+pub(super) enum Seal {
+    /// CRC-64/NVME, which the server verifies and repeats.
+    Checksum(String),
+    /// The `ETag` that follows from those of the parts.
+    Etag(String),
 }
 
 /// What a server verifies parts by.
@@ -357,11 +385,13 @@ fn confirm(answer: &mut Answer<'_>, checksum: &str, target: &Target<'_>) -> Resu
 }
 
 /// What the `200` to a completion shows, which may hold an error.
-fn completed(text: &str, checksum: &str, target: &Target<'_>) -> Result<Proof> {
+fn completed(text: &str, seal: &Seal, target: &Target<'_>) -> Result<Proof> {
     match read_xml::<Completed>(text) {
-        Some(done) if !unquoted(&done.etag).is_empty() => {
-            repeated(done.checksum.as_deref(), checksum, target)
-        }
+        Some(done) if !unquoted(&done.etag).is_empty() => match seal {
+            Seal::Checksum(checksum) => repeated(done.checksum.as_deref(), checksum, target),
+            Seal::Etag(etag) if unquoted(&done.etag) == etag => Ok(Proof::Shown),
+            Seal::Etag(_) => Ok(Proof::Wanting),
+        },
         _ => Err(Refusal::of_nonsense(text, "the answer", target)),
     }
 }
@@ -405,11 +435,12 @@ fn md5_text(staged: &Staged, part: Part) -> Result<String> {
 }
 
 /// A part that the server has.
-struct Sent {
-    checksum: String,
-    etag: String,
-    number: u16,
-    proof: Proof,
+pub(super) struct Sent {
+    /// `None`: the server was not told any.
+    pub(super) checksum: Option<String>,
+    pub(super) etag: String,
+    pub(super) number: u16,
+    pub(super) proof: Proof,
 }
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
@@ -423,7 +454,7 @@ struct Completion<'a> {
 #[xml(rename = "Part")]
 struct SentXml<'a> {
     #[xml(rename = "ChecksumCRC64NVME")]
-    checksum: &'a str,
+    checksum: Option<&'a str>,
     #[xml(rename = "ETag")]
     etag: &'a str,
     #[xml(rename = "PartNumber")]
@@ -462,14 +493,18 @@ mod tests {
             "<CompleteMultipartUploadResult xmlns=\"{NS}\"><Key>a</Key>\
              <ETag>&#34;e-1&#34;</ETag>{checksum}</CompleteMultipartUploadResult>"
         );
-        let proof = |text: &str| completed(text, "rosUhgp5mIg=", &TARGET);
+        let seal = |checksum: &str| Seal::Checksum(checksum.to_owned());
+        let proof = |text: &str| completed(text, &seal("rosUhgp5mIg="), &TARGET);
         assert_eq!(proof(&text).expect("proof"), Proof::Shown);
         let silent = text.replace(checksum, "");
         assert_eq!(proof(&silent).expect("no proof"), Proof::Wanting);
-        assert!(completed(&text, "AAAAAAAAAAA=", &TARGET).is_err());
+        assert!(completed(&text, &seal("AAAAAAAAAAA="), &TARGET).is_err());
         for cut in cuts(&text) {
             assert!(proof(cut).is_err(), "{cut}");
         }
+        let copied = |etag: &str| completed(&silent, &Seal::Etag(etag.to_owned()), &TARGET);
+        assert_eq!(copied("e-1").expect("proof"), Proof::Shown);
+        assert_eq!(copied("e-2").expect("no proof"), Proof::Wanting);
     }
 
     #[test]

@@ -99,7 +99,8 @@ fn read_tags(text: &str, target: &Target<'_>) -> Result<String> {
     Ok(query)
 }
 
-fn escape(text: &str, query: &mut String) {
+/// Appends `text` with all but letters, digits and `-._~` percent-encoded.
+pub(super) fn escape(text: &str, query: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => {

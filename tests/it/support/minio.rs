@@ -57,6 +57,19 @@ impl Minio {
         })
     }
 
+    /// One that encrypts all objects with a key of its own.
+    pub(crate) fn encrypting() -> &'static Self {
+        static MINIO: OnceLock<Minio> = OnceLock::new();
+        MINIO.get_or_init(|| {
+            let key = "key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+            let variables = [
+                ("MINIO_KMS_SECRET_KEY", key),
+                ("MINIO_KMS_AUTO_ENCRYPTION", "on"),
+            ];
+            Self::start(None, &variables)
+        })
+    }
+
     pub(crate) fn port(&self) -> u16 {
         let port = self.address.rsplit(':').next();
         port.and_then(|port| port.parse().ok())

@@ -26,6 +26,8 @@ pub(crate) enum Op {
     Delete,
     CreateUpload,
     UploadPart,
+    /// The server itself copies one.
+    CopyPart,
     CompleteUpload,
     AbortUpload,
     Other,
@@ -571,12 +573,13 @@ impl Request {
         } else {
             path.split_once('/').map_or("", |(_bucket, key)| key)
         };
+        let names = query.iter().map(|(name, _)| name.as_str()).collect();
+        let op = match Op::of(&method, key, &names) {
+            Op::UploadPart if header_of(&head, "x-amz-copy-source").is_some() => Op::CopyPart,
+            op => op,
+        };
         Ok(Some(Self {
-            op: Op::of(
-                &method,
-                key,
-                &query.iter().map(|(name, _)| name.as_str()).collect(),
-            ),
+            op,
             method,
             host,
             key: percent_decoded(key),

@@ -111,6 +111,11 @@ impl Sandbox {
         Self::at(Minio::tls())
     }
 
+    /// With a bucket of its own at the `MinIO` that encrypts all.
+    pub(crate) fn encrypting() -> Self {
+        Self::at(Minio::encrypting())
+    }
+
     fn at(minio: &'static Minio) -> Self {
         let sandbox = Self::without_minio();
         let bucket = minio.new_bucket();
