@@ -168,6 +168,8 @@ impl Rounds<'_> {
                 round.hidden += 1;
                 return ControlFlow::Continue(());
             }
+            // What was written while the listing went on is not from the future.
+            let now = now.max(entry.modified.min(self.world.context.now()));
             let age_ns = now.as_nanosecond() - entry.modified.as_nanosecond();
             if let Some((level, note)) = transfer::young_note(age_ns, rule) {
                 round.leave_young(&entry, level, note);

@@ -125,7 +125,9 @@ impl<T> Schedule<T> {
         }
         let empty = this.is_empty();
         this.open = empty;
-        let waiting: usize = state.lanes.iter().map(|lane| lane.ready.len()).sum();
+        // What waits for its next attempt needs a worker again, and nobody starts one then.
+        let each = |lane: &Queue<T>| lane.ready.len() + lane.later.len();
+        let waiting: usize = state.lanes.iter().map(each).sum();
         let idle = state.workers - state.running;
         let more = waiting
             .saturating_sub(idle)
@@ -459,6 +461,15 @@ mod tests {
         schedule.worker_failed();
         assert!(schedule.enlist());
         assert!(!schedule.enlist(), "one is enough");
+    }
+
+    #[test]
+    fn what_waits_for_its_next_attempt_is_counted_when_workers_are_started() {
+        let schedule = Schedule::new(3, [3, 3]);
+        assert_eq!(schedule.submit(0, [1]).0, 1);
+        let (lane, task) = schedule.next().expect("a task is ready");
+        schedule.again(lane, task, Duration::from_secs(3600));
+        assert_eq!(schedule.submit(1, [11]).0, 1, "the first one is spoken for");
     }
 
     #[test]

@@ -80,9 +80,9 @@ impl Scheduler for Whim {
     }
 }
 
-/// Whether whoever goes on does so because all others wait.
+/// Whether whoever goes on does so because all others wait; asked once each time.
 pub(crate) fn all_others_wait() -> bool {
-    ALL_WAIT.get()
+    ALL_WAIT.take()
 }
 
 /// Lives through these seeds; gives each its outcome, or why it never came to its end.

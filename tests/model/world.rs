@@ -273,7 +273,12 @@ impl State {
         };
         self.tell(|| format!("{crash:?}"));
         match crash {
-            Crash::Kill(run) => self.runs[run].dead = true,
+            // It may not have come so far as to begin.
+            Crash::Kill(run) => {
+                if let Some(facts) = self.runs.get_mut(run) {
+                    facts.dead = true;
+                }
+            }
             Crash::PowerCut => {
                 for run in &mut self.runs {
                     run.dead = true;
