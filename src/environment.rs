@@ -27,7 +27,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A day: a larger number was probably meant in another unit.
 const CONNECT_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
-/// Half an hour: a server that is silent for longer holds a run, not a transfer.
+/// Half an hour: waiting for a silent server for longer would hold up the whole run.
 const READ_TIMEOUT_MAX_SECONDS: f64 = 1800.0;
 const MAX_UMASK: u32 = 0o777;
 

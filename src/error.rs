@@ -53,11 +53,11 @@ impl Kind {
 
 /// What went wrong: the action, its subject, the cause, and the advice.
 #[derive(Debug)]
-pub struct Error(Box<Level>);
+pub struct Error(Box<Details>);
 
 /// In a box, so that a `Result` without an error is small.
 #[derive(Debug)]
-struct Level {
+struct Details {
     kind: Kind,
     what: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -70,7 +70,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// `what` is the action and its subject, such as `put s3://edi/a.edi`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self(Box::new(Level {
+        Self(Box::new(Details {
             kind,
             what: what.into(),
             source: None,

@@ -89,7 +89,7 @@ pub struct Resume {
 }
 
 impl Progress {
-    /// An item that ended does not count towards `max_items`.
+    /// Notes that an item ended that does not count towards `max_items`.
     pub fn make_room(&mut self) {
         self.taken = self.taken.saturating_sub(1);
         self.made_room = true;

@@ -14,7 +14,7 @@ use crate::store::{Finding, OnFinding, Right, Store};
 
 /// Opens directories, and bucket prefixes where there is a client.
 pub(crate) struct RealStores {
-    /// The connection to MinIO; `None` where no rule needs one.
+    /// The connection to MinIO; `None` when no rule uses s3.
     pub client: Option<Arc<Client>>,
     /// The world of the run.
     pub context: Arc<Context>,

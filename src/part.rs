@@ -65,7 +65,7 @@ pub(crate) fn hidden_name(purpose: &str) -> String {
 pub struct PartFile {
     /// Before `entry`, so that it is closed when its hidden name is unlinked.
     file: File,
-    /// `None` where it has no name.
+    /// `None` for a file without a name.
     entry: Option<DirectoryEntry>,
     /// What it is, for error texts.
     shown: String,
@@ -114,7 +114,7 @@ impl PartFile {
                 return Err(self.fault("take room for", error));
             }
             Ok(()) => RESERVE_BYTES,
-            // It is taken while it is written.
+            // The filesystem cannot reserve room, so it is taken while the file is written.
             Err(_) => RESERVE_BYTES.saturating_add(size_bytes),
         };
         match fstatvfs(&self.file) {
@@ -202,8 +202,8 @@ impl PartFile {
         self.entry.as_ref().map(|entry| &entry.directory)
     }
 
-    /// Leaves it durable, or says what went wrong: some filesystems tell only when a file is closed
-    /// that they are full. Does its work once.
+    /// Makes the contents durable, or fails: some filesystems report only when a file is closed
+    /// that they are full. A second call does nothing.
     pub(crate) fn settle(&self) -> Result<()> {
         if self.settled.get().is_some() {
             return Ok(());
@@ -315,7 +315,7 @@ impl DirectoryEntry {
         match linkat(directory, name, directory, last, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                // It may be ours: a network filesystem lost the answer and asked a second time.
+                // The name may be ours: a network filesystem lost the answer and repeated the call.
                 if identity(directory, last)? != identity(directory, name)? {
                     return taken(directory, last).map(|()| false);
                 }
@@ -332,7 +332,7 @@ impl DirectoryEntry {
 impl Drop for DirectoryEntry {
     fn drop(&mut self) {
         if !self.placed.load(Ordering::Relaxed) {
-            // Nothing better can be done about it; a later run clears it up.
+            // Nothing else can be done here; a later run removes the file.
             let _ = unlinkat(&self.directory, self.name.as_slice(), AtFlags::empty());
         }
     }

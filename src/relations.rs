@@ -259,7 +259,8 @@ fn same_source(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
 }
 
 fn feeds(a: &Rule, b: &Rule, names: &[Name]) -> Option<String> {
-    // Where `b` takes from below what `a` brings to, only names with these directories get there.
+    // When `b` takes from a place inside the destination of `a`, only names with these directories
+    // get there.
     let directories = a.dest.path_to(&b.source).unwrap_or_default();
     let deeper = names
         .iter()
@@ -373,7 +374,7 @@ fn member(class: &Class) -> char {
 
 /// Whether a rename loses text that can differ from name to name.
 ///
-/// A few spellings of the same thing (`edi|EDI`) are a rename's business and not counted.
+/// A few spellings of the same thing (`edi|EDI`) do not count: a rename is there to unify them.
 fn drops_text(rename: &Rename) -> bool {
     const FEW: u64 = 16;
     if rename.keeps_group(0) {

@@ -92,7 +92,7 @@ impl<'a> Events<'a> {
             .emit();
     }
 
-    /// `failed`: an item exhausted its attempts; without `dest` it may have none.
+    /// `failed`: an item exhausted its attempts. `dest` is `None` when it may not have one.
     pub fn failed(
         self,
         rule: &Rule,

@@ -82,7 +82,7 @@ pub struct Round {
     young: Vec<(Name, Level, String)>,
     young_more: u64,
     delivered: u64,
-    /// Keys that would be hidden in the directory they are bound for.
+    /// Keys that would be hidden files in the destination's directory.
     hidden: u64,
     asides: Vec<Aside>,
     no_directory: bool,

@@ -1,7 +1,6 @@
 //! SIGTERM and SIGINT: the first asks to stop, the second ends the process at once.
 //!
-//! Both are handled also as process 1 of a container, where the kernel delivers no signal that
-//! has no handler.
+//! Handlers are needed because, as process 1 of a container, we would not get a signal without one.
 
 use std::io;
 use std::sync::{Arc, mpsc};

@@ -116,7 +116,7 @@ enum Content {
     File(PartFile),
 }
 
-/// Makes the file that an item of so many bytes is staged in, which do not fit memory.
+/// Makes the file that an item is staged in when its length, in bytes, does not fit memory.
 pub(crate) type Room<'a> = dyn Fn(u64) -> Result<PartFile> + 'a;
 
 /// A copy in the making. [`begin`](Self::begin), [`write`](Self::write) until the end, then

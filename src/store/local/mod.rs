@@ -362,7 +362,7 @@ impl Store for LocalStore {
 
 /// Who holds an exclusive record lock on the file. Filesystems without locks have no holders.
 fn exclusive_lock(file: &File) -> Option<Holder> {
-    // Asking for a read lock finds only those who exclude readers.
+    // A question for a read lock finds only locks that exclude readers.
     let wanted = Flock::from(FlockType::ReadLock);
     let holder = fcntl_getlk(file.as_fd(), &wanted).ok()??;
     let process = holder.pid.map(|pid| pid.as_raw_nonzero().get());

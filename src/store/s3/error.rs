@@ -66,7 +66,7 @@ struct ErrorBody {
 /// What has to be mended before another answer can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// Who answers is no S3 server, or one that cannot work now.
+    /// The answer came from no S3 server, or from one that cannot work now.
     Server,
     /// The two clocks differ too much.
     Clock,
@@ -86,7 +86,7 @@ pub(super) struct Refusal {
     skew_seconds: Option<i64>,
     /// Where a redirect points, without its query.
     pointed: Option<String>,
-    /// The server wants TLS and was spoken to without.
+    /// The server wants TLS, but the request came without.
     wants_tls: bool,
 }
 
@@ -170,7 +170,7 @@ impl Refusal {
         }
     }
 
-    /// A presigned request that is too old, or from the future, is told by words only.
+    /// The server says only in words that a presigned request is too old, or from the future.
     fn is_about_time(&self) -> bool {
         self.message.contains("expired") || self.message.contains("not valid yet")
     }

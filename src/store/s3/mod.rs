@@ -254,7 +254,8 @@ impl Store for S3Store {
             return Ok(end);
         }
         self.client.tries(|attempt| {
-            // The first try may have done it, and somebody may have put another object there since.
+            // The first try may have removed it, and somebody may have put another object there
+            // since.
             if attempt.is_repeat()
                 && let Some(end) = self.not_removable(&key, version, Removed::Done)?
             {
@@ -265,13 +266,14 @@ impl Store for S3Store {
                 self.client
                     .send(target, action, &Headers::new(), Payload::None, attempt)?;
             match answer.status() {
-                // Believed without a further look: right before, the server knew the object by its
-                // version, and a delete that was not done leaves one copy too many, never none.
+                // The answer is trusted without a further look. The server knew the object by its
+                // version a moment ago, and a delete that was not done leaves one copy too many,
+                // never none.
                 204 => Ok(Removed::Done),
                 404 => {
                     let refusal = answer.refusal();
                     match refusal.code() {
-                        // The first try may have done it, and only its answer was lost.
+                        // The first try may have removed it, and only its answer was lost.
                         "NoSuchKey" if attempt.is_repeat() => Ok(Removed::Done),
                         "NoSuchKey" => Ok(Removed::Gone),
                         _ => Err(refusal.into_error(&target)),

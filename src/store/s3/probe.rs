@@ -28,17 +28,18 @@ const SKEW_NOTED_SECONDS: u64 = 60;
 const BODY: &[u8] = b"?";
 const WRONG_MD5: (&str, &str) = ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==");
 
-/// Too short: who knows this kind of checksum says so, who does not sees only the wrong MD5.
+/// Too short. A server that knows this kind of checksum complains about it; one that does not
+/// complains about the wrong MD5 only.
 const BAD_CRC64: (&str, &str) = ("x-amz-checksum-crc64nvme", "AAAA");
 
-/// How many keys that vanish before they were of use are asked by.
+/// How many keys are tried when they vanish before the server has answered.
 const VANISHED_MAX: usize = 3;
 
 /// What an answer says beside what was asked for.
 struct Heard {
     /// Our clock less the server's.
     skew_seconds: Option<i64>,
-    /// Only where no other request would fare better.
+    /// Only where no other request would succeed.
     refusal: Option<Refusal>,
 }
 
@@ -114,14 +115,14 @@ impl S3Store {
                 refusal: None,
             };
             if answer.status() == 200 {
-                // Whatever answers to all with a page of its own is no S3 server.
+                // A server that answers every request with a page of its own is no S3 server.
                 return read_page(&mut answer, 1, "", target, &|_| Ok(None)).map(|_| heard);
             }
             let refusal = answer.refusal();
             match refusal.subject() {
                 Subject::Server => return Err(refusal.into_error(target)),
                 Subject::Clock | Subject::Credentials => heard.refusal = Some(refusal),
-                // The server knows who asks, and understood it.
+                // The server accepted the credentials and understood the request.
                 Subject::Request => {}
             }
             Ok(heard)
@@ -181,10 +182,10 @@ impl S3Store {
         ))
     }
 
-    /// Each question comes with a wrong MD5, so who ignores a condition refuses the body; no server
-    /// is asked by a key that is there before it has shown that it looks at the MD5. A key that
-    /// vanished meanwhile says nothing. Where there is no key to ask by, one that knows CRC-64/NVME
-    /// is young enough.
+    /// Each request has a wrong MD5, so a server that ignores the condition refuses the body. A key
+    /// that exists is used only after the server has shown that it checks the MD5. When the key
+    /// vanishes meanwhile, the answer proves nothing. When there is no key to use, a server that
+    /// knows CRC-64/NVME is new enough.
     fn try_refuse(&self) -> Result<bool> {
         let target = self.target("put", &self.prefix);
         let young = self.put_nothing(&self.probe_key(), BAD_CRC64, &target)?;
@@ -200,7 +201,7 @@ impl S3Store {
                 Ok(true) => return Ok(true),
                 Ok(false) if self.head(&key)?.is_some() => return Ok(false),
                 Ok(false) => {}
-                // The right may be one to another prefix only.
+                // The right to list may be limited to another prefix.
                 Err(error) if error.kind() == Kind::Denied => break,
                 Err(error) => return Err(error),
             }
@@ -280,7 +281,8 @@ impl S3Store {
         Err(stored_nonsense(&target))
     }
 
-    /// Whether the answer says that there is no such object, which only those hear who may do it.
+    /// Whether the answer says that there is no such object. Only a user with the right gets this
+    /// answer.
     fn is_none(&self, answer: Answer<'_>, target: &Target<'_>) -> Result<()> {
         match answer.status() {
             200 | 204 => Ok(()),

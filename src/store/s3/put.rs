@@ -78,7 +78,7 @@ impl S3Store {
                     confirm(&mut answer, &checksum, &target).map(|proof| (Published::Done, proof))
                 }
                 412 if clash == Clash::Refuse => {
-                    // The object may be the work of a try whose answer was lost.
+                    // An earlier try whose answer was lost may have stored the object.
                     if attempt.is_repeat() && self.object_holds(key, staged)? {
                         return Ok((Published::Done, Proof::Shown));
                     }
@@ -377,7 +377,7 @@ fn describing(attributes: &Attributes) -> Headers<'_> {
 /// What the `200` to a body shows.
 fn confirm(answer: &mut Answer<'_>, checksum: &str, target: &Target<'_>) -> Result<Proof> {
     if etag_of(answer).is_none() {
-        // A 200 of somebody between us and the server, or one that holds an error.
+        // A proxy between us and the server may have sent this 200, or it holds an error.
         let text = answer.text(ANSWER_LIMIT_BYTES)?;
         return Err(Refusal::of_nonsense(&text, "the answer", target));
     }
