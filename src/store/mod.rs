@@ -33,8 +33,8 @@ pub enum Order {
 pub struct Scope<'a> {
     /// Also in directories below. Keys: also those with a `/` in the name.
     pub recursive: bool,
-    /// Asked before an entry is looked at further, so that a name nobody wants costs nothing. May be
-    /// asked more than once, and of names that the receiver never hears of.
+    /// Asked before an entry is looked at further, so that a name nobody wants costs nothing. May
+    /// be asked more than once, and of names that the receiver never hears of.
     pub wanted: &'a (dyn Fn(&Name) -> bool + 'a),
     /// Hears of what is left out of this listing although it lies in its scope.
     pub aside: &'a (dyn Fn(Aside) + 'a),
