@@ -197,3 +197,21 @@ fn the_build_pins_the_minio_that_the_tests_ask_for() {
         ".ci/tools.sh pins another MinIO than {PINNED}"
     );
 }
+
+#[test]
+fn the_plots_of_the_benchmark_show_its_tables() {
+    let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench");
+    let written = fs::read_to_string(bench.join("README.md")).expect("the page of the benchmark");
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("README.md");
+    fs::write(&copy, &written).expect("a copy of the page");
+    let drawn = std::process::Command::new("python3")
+        .arg(bench.join("bench.py"))
+        .args(["plots", "--readme"])
+        .arg(&copy)
+        .status();
+    assert!(drawn.expect("python3").success());
+    let drawn = fs::read_to_string(copy).expect("the page drawn anew");
+    assert!(written.contains("xychart-beta"));
+    assert_eq!(drawn, written, "run ./build.sh bench plots");
+}

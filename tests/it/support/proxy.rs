@@ -607,13 +607,14 @@ impl Request {
             end < total
         );
         for number in first..end {
-            body += &format!(
+            let entry = format!(
                 "<Contents><Key>{prefix}{pad}{number:06}</Key>\
                  <LastModified>2026-11-28T09:20:34.101Z</LastModified>\
                  <ETag>&#34;900150983cd24fb0d6963f7d28e17f72&#34;</ETag><Size>3</Size>\
                  <Owner><ID></ID><DisplayName></DisplayName></Owner>\
                  <StorageClass>STANDARD</StorageClass></Contents>"
             );
+            body += &entry;
         }
         body += "<EncodingType>url</EncodingType></ListBucketResult>";
         Answer {
