@@ -43,6 +43,30 @@ const CONNECTION: &[&str] = &[
     "MINIO_READ_TIMEOUT",
 ];
 
+/// Where metrics go. Without `Debug`: a URL may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `BOTS_MOVER_METRICS`.
+    pub target: MetricsTarget,
+    /// `POD_NAMESPACE`: whose they are.
+    pub namespace: Option<String>,
+}
+
+/// What takes metrics.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MetricsTarget {
+    /// A Pushgateway; its URL may hold a user and a password, and a path that it is served below.
+    Pushgateway(Url),
+    /// A file for node exporter's textfile collector; its name ends in `.prom`.
+    File(PathBuf),
+}
+
+/// Where metrics go, whatever else is wrong with the environment.
+pub fn metrics(lookup: &dyn Fn(&str) -> Option<OsString>) -> Option<Metrics> {
+    let problems = Vec::new();
+    Reader { lookup, problems }.metrics()
+}
+
 /// What the environment says about everything but the connection.
 #[derive(Clone)]
 pub struct Environment {
@@ -66,6 +90,8 @@ pub struct Environment {
     pub no_color: bool,
     /// `TERM=dumb`: a terminal without escape sequences.
     pub dumb: bool,
+    /// `BOTS_MOVER_METRICS`; none are sent where it is not set.
+    pub metrics: Option<Metrics>,
     connection: Vec<(&'static str, OsString)>,
 }
 
@@ -145,6 +171,7 @@ impl Environment {
             termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
             no_color: reader.raw("NO_COLOR").is_some(),
             dumb: reader.raw("TERM").is_some_and(|name| name == "dumb"),
+            metrics: reader.metrics(),
             connection,
         };
         reader.finish(Some(environment))
@@ -318,6 +345,30 @@ impl Reader<'_> {
             return None;
         }
         Some(text)
+    }
+
+    /// What is wrong may hold a password, so nothing of it is shown.
+    fn metrics(&mut self) -> Option<Metrics> {
+        const NAME: &str = "BOTS_MOVER_METRICS";
+        const ALLOWED: &str =
+            "allowed: the http(s)://host:port of a Pushgateway, or a path that ends in .prom";
+        let text = self.text(NAME)?;
+        let target = if text.contains("://") {
+            Url::parse(&text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+                .filter(|url| url.query().is_none() && url.fragment().is_none())
+                .map(MetricsTarget::Pushgateway)
+        } else {
+            let path = PathBuf::from(text);
+            let is_prom = path.extension().is_some_and(|end| end == "prom");
+            is_prom.then_some(MetricsTarget::File(path))
+        };
+        if target.is_none() {
+            self.problem(NAME, format_args!("found neither; {ALLOWED}"));
+        }
+        let namespace = self.text("POD_NAMESPACE");
+        target.map(|target| Metrics { target, namespace })
     }
 
     fn endpoint(&mut self) -> Option<Url> {

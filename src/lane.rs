@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{OnceLock, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -10,7 +11,7 @@ use crate::object::{Entry, Place};
 use crate::plan::{self, Mark};
 use crate::rule::Rule;
 use crate::store::Store;
-use crate::summary::Tally;
+use crate::summary::{Figures, Tally};
 use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Where the stores of a run come from; a test brings its own.
@@ -70,6 +71,14 @@ pub struct Progress {
     pub said_aside: HashSet<String>,
     /// The last listing left eligible items.
     pub more: bool,
+    /// How many those are, at least.
+    pub beyond: u64,
+    /// The age of the oldest file that the first listing saw, also of one that is too young.
+    pub oldest_age_seconds: Option<i64>,
+    /// It was listed, and nothing of it was left because the run was halted.
+    pub complete: bool,
+    /// From its first listing to its end.
+    pub took: Duration,
     /// Bots is at work in the source: nothing more is done.
     pub over: bool,
     /// What the log has of the rule.
@@ -145,6 +154,20 @@ impl<'a> Lane<'a> {
     pub fn opened(&self) -> &Opened {
         let opened = self.ends.get();
         opened.expect("a lane has items only once it was listed")
+    }
+
+    /// What became of it, once it has ended.
+    pub fn figures(&self) -> Figures {
+        let progress = self.progress();
+        let reserve = progress.reserve.len() as u64;
+        Figures {
+            rule: self.rule.name.clone(),
+            tally: progress.tally,
+            complete: progress.complete,
+            took: progress.took,
+            backlog: progress.beyond + reserve + progress.tally.not_started,
+            oldest_age_seconds: progress.oldest_age_seconds,
+        }
     }
 
     /// How far it is. Not to be held while anything is said or waited for.

@@ -40,6 +40,7 @@
 //! | `signal` | SIGTERM and SIGINT to the stop flag of `context` |
 //! | `graph`, `check`, `connect`, `explain` | what an operator asks before a run |
 //! | `open` | the stores of a real run |
+//! | `metrics` | what a run tells a Pushgateway, or a `.prom` file |
 //! | `run` | the shell: threads, attempts, outcomes counted and told |
 //! | `round` | one round of a rule: select, say what is left alone, claim |
 //! | `lane` | a rule in the run: its two ends and how far it is |
@@ -78,6 +79,8 @@ pub mod connect;
 pub mod explain;
 
 pub mod open;
+
+pub mod metrics;
 
 pub mod run;
 

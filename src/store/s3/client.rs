@@ -236,17 +236,7 @@ impl Client {
     }
 
     fn make_cleanup_agent(&self) -> Agent {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .tls_config(self.tls.clone())
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
-            .timeout_global(Some(CLEANUP_TIMEOUT))
-            .build();
-        let addresses = self.addresses.clone();
-        Agent::with_parts(config, Connections::default(), addresses)
+        brief_agent(self.tls.clone(), self.addresses.clone())
     }
 
     fn send_by<'a, A: S3Action<'a>>(
@@ -304,6 +294,33 @@ impl Client {
             Err(error) => Err(line.failed(error, &target)),
         }
     }
+}
+
+/// An agent each of whose requests takes [`CLEANUP_TIMEOUT`] at the most.
+fn brief_agent(tls: TlsConfig, addresses: Addresses) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .tls_config(tls)
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        .timeout_global(Some(CLEANUP_TIMEOUT))
+        .build();
+    Agent::with_parts(config, Connections::default(), addresses)
+}
+
+/// An agent for others than `MinIO`: two seconds for each request at the most, no redirects. Trusts
+/// the private authorities of `verify` where it names some, else the public ones; never anybody.
+///
+/// # Errors
+/// `Invalid`: the CA bundle cannot be read or holds no certificate.
+pub fn agent_for_others(verify: &Verify) -> Result<Agent> {
+    let trusted = match verify {
+        Verify::Off => &Verify::Public,
+        named => named,
+    };
+    Ok(brief_agent(tls_config(trusted)?, Addresses::default()))
 }
 
 impl fmt::Debug for Client {

@@ -1,0 +1,362 @@
+//! What a run tells of itself in Prometheus' text format: to a Pushgateway, or into a `.prom` file
+//! for node exporter's textfile collector.
+//!
+//! Invariants: nothing is ever PUT or left out of a file that this run does not replace, so what an
+//! earlier run said stays; no series names a host, a pod, a file or anything secret; an error text
+//! never holds the credentials of the URL. A delivery takes [`DELIVERY_MAX`] at the most.
+//!
+//! The format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. The paths of groups:
+//! <https://github.com/prometheus/pushgateway#url>.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+use jiff::Timestamp;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use url::Url;
+
+use crate::context::within;
+use crate::environment::{Metrics, MetricsTarget, Verify};
+use crate::error::{Error, Kind, Result};
+use crate::part::{Clash, PartFile};
+use crate::store::s3::agent_for_others;
+use crate::summary::Figures;
+
+/// How long a delivery may take, all in all.
+const DELIVERY_MAX: Duration = Duration::from_secs(2);
+
+/// A longer file is none of ours: a rule has about 2 KiB in it.
+const FILE_MAX_BYTES: u64 = 32 << 20;
+
+/// The `job` of all series.
+const JOB: &str = "bots-mover";
+
+/// All metrics with their HELP, in the order in which they are written. All are gauges: a run is a
+/// process, so nothing adds up over runs.
+const FAMILIES: [(&str, &str); 10] = [
+    (
+        "bots_mover_items",
+        "Items of the last run, by what became of them.",
+    ),
+    ("bots_mover_bytes", "Bytes that the last run delivered."),
+    (
+        "bots_mover_rule_ok",
+        "1 where the last run did all there was to do, 0 where something failed or was halted.",
+    ),
+    (
+        "bots_mover_last_run_timestamp_seconds",
+        "When the last run ended.",
+    ),
+    (
+        "bots_mover_last_success_timestamp_seconds",
+        "When the last run ended that did all there was to do.",
+    ),
+    (
+        "bots_mover_duration_seconds",
+        "How long the last run took, from the first listing.",
+    ),
+    (
+        "bots_mover_backlog_items",
+        "Items that the last run saw and did not take, at least; 1 where it stopped to list.",
+    ),
+    (
+        "bots_mover_oldest_item_age_seconds",
+        "Age of the oldest file when the last run listed; negative: dated in the future; 0: none.",
+    ),
+    (
+        "bots_mover_exit_code",
+        "Exit code of the last run: 0 done, 1 a rule failed, 2 refused, 128 + n by signal n.",
+    ),
+    (
+        "bots_mover_build_info",
+        "Always 1; the label tells the version that ran last.",
+    ),
+];
+
+/// What a run says.
+pub struct Report<'a> {
+    /// Each rule; none where the run ended before its first.
+    pub rules: &'a [Figures],
+    /// The exit code.
+    pub code: u8,
+    /// Which shard it was, where there are some.
+    pub shard: Option<u64>,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// One value: `name{labels} value`.
+struct Series {
+    name: &'static str,
+    /// As they stand between the braces, without those of the group.
+    labels: String,
+    value: String,
+}
+
+/// The series that are replaced together.
+struct Group {
+    labels: Vec<(&'static str, String)>,
+    series: Vec<Series>,
+}
+
+/// Delivers what a run says, in 2 s at the most.
+///
+/// # Errors
+/// What kept it from being delivered. Some rules' series may have been.
+pub fn deliver(metrics: &Metrics, verify: &Verify, report: &Report<'_>) -> Result<()> {
+    let groups = groups(metrics.namespace.as_deref(), report);
+    let (target, verify) = (metrics.target.clone(), verify.clone());
+    let done = within(DELIVERY_MAX, move || match target {
+        MetricsTarget::Pushgateway(url) => push(&url, &verify, &groups),
+        MetricsTarget::File(path) => write(&path, &groups),
+    });
+    done.unwrap_or_else(|| {
+        Err(Error::new(Kind::Timeout, "deliver the metrics").because("not done within 2 s"))
+    })
+}
+
+fn groups(namespace: Option<&str>, report: &Report<'_>) -> Vec<Group> {
+    let group = |rule: Option<&str>, series| {
+        let shard = report.shard.map(|shard| shard.to_string());
+        let labels = [
+            ("job", Some(JOB.to_owned())),
+            ("namespace", namespace.map(str::to_owned)),
+            ("rule", rule.map(str::to_owned)),
+            ("shard", shard),
+        ];
+        let there = |(name, value): (_, Option<_>)| Some((name, value?));
+        Group {
+            labels: labels.into_iter().filter_map(there).collect(),
+            series,
+        }
+    };
+    let rules = report.rules.iter();
+    let mut groups: Vec<Group> = rules
+        .map(|figures| group(Some(&figures.rule), of_rule(figures, report.at)))
+        .collect();
+    let of_run = vec![
+        series("bots_mover_exit_code", report.code),
+        Series {
+            labels: concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"").to_owned(),
+            ..series("bots_mover_build_info", 1)
+        },
+    ];
+    groups.push(group(None, of_run));
+    groups
+}
+
+fn series(name: &'static str, value: impl ToString) -> Series {
+    Series {
+        name,
+        labels: String::new(),
+        value: value.to_string(),
+    }
+}
+
+fn of_rule(figures: &Figures, at: Timestamp) -> Vec<Series> {
+    let tally = &figures.tally;
+    let outcomes = [
+        ("moved", tally.moved),
+        ("copied", tally.copied),
+        ("skipped", tally.skipped),
+        ("failed", tally.failed),
+        ("not_started", tally.not_started),
+    ];
+    let mut all: Vec<Series> = outcomes
+        .iter()
+        .map(|(outcome, count)| Series {
+            labels: format!("outcome=\"{outcome}\""),
+            ..series("bots_mover_items", count)
+        })
+        .collect();
+    let at = at.as_second();
+    let oldest = figures.oldest_age_seconds.unwrap_or(0);
+    all.extend([
+        series("bots_mover_bytes", tally.bytes),
+        series("bots_mover_rule_ok", u8::from(figures.succeeded())),
+        series("bots_mover_last_run_timestamp_seconds", at),
+        series("bots_mover_duration_seconds", figures.took.as_secs_f64()),
+        series("bots_mover_backlog_items", figures.backlog),
+        series("bots_mover_oldest_item_age_seconds", oldest),
+    ]);
+    if figures.succeeded() {
+        all.push(series("bots_mover_last_success_timestamp_seconds", at));
+    }
+    all
+}
+
+/// The text of these series, each metric with its HELP and TYPE.
+fn text_of(all: &[Series]) -> String {
+    let mut text = String::new();
+    for (name, help) in FAMILIES {
+        let mut of_family = all.iter().filter(|series| series.name == name).peekable();
+        if of_family.peek().is_some() {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        }
+        for Series { labels, value, .. } in of_family {
+            let _ = match labels.as_str() {
+                "" => writeln!(text, "{name} {value}"),
+                labels => writeln!(text, "{name}{{{labels}}} {value}"),
+            };
+        }
+    }
+    text
+}
+
+// --- to a Pushgateway ---
+
+/// Pushes each group: a POST replaces the metrics that it names in its group, and no others.
+fn push(url: &Url, verify: &Verify, groups: &[Group]) -> Result<()> {
+    let credentials = (!url.username().is_empty() || url.password().is_some()).then(|| {
+        let mut both = decoded(url.username());
+        both.push(b':');
+        both.extend(decoded(url.password().unwrap_or_default()));
+        format!("Basic {}", BASE64_STANDARD.encode(both))
+    });
+    // What is left of it may be shown.
+    let mut url = url.clone();
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    let base = url.as_str().trim_end_matches('/');
+    let what = || format!("push metrics to {base}");
+    let agent = agent_for_others(verify)?;
+    for group in groups {
+        let mut request = agent
+            .post(format!("{base}{}", path_of(&group.labels)))
+            .header("content-type", "text/plain; version=0.0.4");
+        if let Some(credentials) = &credentials {
+            request = request.header("authorization", credentials);
+        }
+        let answer = request.send(text_of(&group.series).as_bytes());
+        let answer = answer.map_err(|error| {
+            Error::new(Kind::Other, what())
+                .because(error.to_string())
+                .advise("is BOTS_MOVER_METRICS a Pushgateway, and does a NetworkPolicy allow it?")
+        })?;
+        if !answer.status().is_success() {
+            return Err(Error::new(Kind::Other, what())
+                .because(format!("it says {}", answer.status()))
+                .advise(
+                    "BOTS_MOVER_METRICS is the Pushgateway's URL as it stands before /metrics; \
+                     its own log tells what it refuses",
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// The path of a group. A value that could be taken for something else than one part is in base64.
+fn path_of(labels: &[(&str, String)]) -> String {
+    let mut path = "/metrics".to_owned();
+    for (name, value) in labels {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let _ = if value.chars().all(is_plain) {
+            write!(path, "/{name}/{value}")
+        } else {
+            let value = BASE64_URL_SAFE.encode(value);
+            write!(path, "/{name}@base64/{value}")
+        };
+    }
+    path
+}
+
+/// Without the escapes of a URL.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
+        let mut ahead = bytes.clone();
+        match (digit(ahead.next()), digit(ahead.next())) {
+            (Some(high), Some(low)) if byte == b'%' => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                bytes = ahead;
+            }
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
+// --- into a file ---
+
+/// Writes the file anew beside the old one, with what that has and this run does not replace.
+fn write(path: &Path, groups: &[Group]) -> Result<()> {
+    let shown = format!("the metrics file {}", path.display());
+    let fault = |action: &str, error: std::io::Error| {
+        let advice = "BOTS_MOVER_METRICS must name a file in a directory that may be written to";
+        Error::io(format!("{action} {shown}"), error).advise(advice)
+    };
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty());
+    let directory = directory.map_err(|error| fault("open the directory of", error.into()))?;
+    let mut old = String::new();
+    match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        opened => {
+            let read = opened.and_then(|file| file.take(FILE_MAX_BYTES).read_to_string(&mut old));
+            read.map_err(|error| fault("read", error))?;
+        }
+    }
+    let text = text_of(&carried_on(&old, groups));
+    let part = PartFile::create(directory, shown.clone());
+    let part = part.map_err(|error| fault("make a part file for", error.into()))?;
+    part.write(text.as_bytes(), 0)?;
+    part.settle()?;
+    let name = path.file_name().unwrap_or_default();
+    let placed = part.place(name.as_encoded_bytes(), Clash::Replace);
+    placed.map_err(|error| fault("replace", error.into()))?;
+    Ok(())
+}
+
+/// The series of the groups, with the labels of each, and those of `old` that they do not replace.
+fn carried_on(old: &str, groups: &[Group]) -> Vec<Series> {
+    let mut all: Vec<Series> = groups.iter().flat_map(with_labels).collect();
+    let identity = |series: &Series| (series.name, series.labels.clone());
+    let mut seen: HashSet<_> = all.iter().map(identity).collect();
+    let kept = old.lines().filter_map(parsed);
+    all.extend(kept.filter(|series| seen.insert(identity(series))));
+    all
+}
+
+fn with_labels(group: &Group) -> impl Iterator<Item = Series> {
+    let shared: Vec<String> = group
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
+        .collect();
+    let shared = shared.join(",");
+    group.series.iter().map(move |series| Series {
+        name: series.name,
+        labels: match series.labels.as_str() {
+            "" => shared.clone(),
+            own => format!("{shared},{own}"),
+        },
+        value: series.value.clone(),
+    })
+}
+
+/// A label's value between quotes.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
+}
+
+/// A line that an earlier run wrote; `None` for all else. Of the version only the last is kept.
+fn parsed(line: &str) -> Option<Series> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let (name, labels) = series.strip_suffix('}')?.split_once('{')?;
+    let (name, _) = FAMILIES.into_iter().find(|(known, _)| *known == name)?;
+    value.parse::<f64>().ok()?;
+    (name != "bots_mover_build_info").then(|| Series {
+        name,
+        labels: labels.to_owned(),
+        value: value.to_owned(),
+    })
+}
