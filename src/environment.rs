@@ -515,6 +515,41 @@ mod tests {
     }
 
     #[test]
+    fn metrics_go_to_an_url_or_a_prom_file_and_what_is_wrong_is_not_shown() {
+        for (value, is_file) in [
+            ("http://u:hunter2@push:9091\n", false),
+            ("https://push.example/below", false),
+            ("/var/lib/node-exporter/bots-mover.prom", true),
+        ] {
+            let variables = [("BOTS_MOVER_METRICS", value), ("POD_NAMESPACE", "edi")];
+            let environment = read(&variables).expect(value);
+            let metrics = environment.metrics.expect(value);
+            assert_eq!(metrics.namespace.as_deref(), Some("edi"));
+            assert_eq!(matches!(metrics.target, MetricsTarget::File(_)), is_file);
+        }
+        for value in [
+            "hunter2",
+            "push:9091",
+            "/tmp/hunter2.txt",
+            "/tmp/.prom",
+            "ftp://hunter2/",
+            "http://u:hunter2@",
+            "http://push/?hunter2",
+            "http://push/#hunter2",
+        ] {
+            let Err(wrong) = read(&[("BOTS_MOVER_METRICS", value), ("TZ", "no")]) else {
+                panic!("{value} is accepted");
+            };
+            let wrong = wrong.to_string();
+            assert!(
+                wrong.contains("BOTS_MOVER_METRICS: found neither"),
+                "{wrong}"
+            );
+            assert!(!wrong.contains("hunter2"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn values_are_read_and_trimmed() {
         let environment = read(&[
             ("MINIO_BUCKET", "edi\n"),

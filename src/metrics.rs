@@ -175,18 +175,19 @@ fn of_rule(figures: &Figures, at: Timestamp) -> Vec<Series> {
             ..series("bots_mover_items", count)
         })
         .collect();
-    let at = at.as_second();
+    let ms = at.as_millisecond();
+    let at = format!("{}.{:03}", ms / 1000, ms % 1000);
     let oldest = figures.oldest_age_seconds.unwrap_or(0);
     all.extend([
         series("bots_mover_bytes", tally.bytes),
         series("bots_mover_rule_ok", u8::from(figures.succeeded())),
-        series("bots_mover_last_run_timestamp_seconds", at),
+        series("bots_mover_last_run_timestamp_seconds", &at),
         series("bots_mover_duration_seconds", figures.took.as_secs_f64()),
         series("bots_mover_backlog_items", figures.backlog),
         series("bots_mover_oldest_item_age_seconds", oldest),
     ]);
     if figures.succeeded() {
-        all.push(series("bots_mover_last_success_timestamp_seconds", at));
+        all.push(series("bots_mover_last_success_timestamp_seconds", &at));
     }
     all
 }
@@ -359,4 +360,127 @@ fn parsed(line: &str) -> Option<Series> {
         labels: labels.to_owned(),
         value: value.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::Tally;
+
+    fn all(namespace: Option<&str>, rule: &str, failed: u64, second: i64) -> Vec<Group> {
+        let figures = Figures {
+            rule: rule.to_owned(),
+            tally: Tally {
+                moved: 3,
+                failed,
+                bytes: 4096,
+                ..Tally::default()
+            },
+            complete: true,
+            took: Duration::from_millis(1500),
+            backlog: 7,
+            oldest_age_seconds: Some(-7200),
+        };
+        let report = Report {
+            rules: &[figures],
+            code: u8::from(failed > 0),
+            shard: Some(2),
+            at: Timestamp::from_second(second).expect("a time"),
+        };
+        groups(namespace, &report)
+    }
+
+    #[test]
+    fn a_group_says_each_metric_with_help_and_type() {
+        let groups = all(None, "in", 0, 1_000);
+        let text = text_of(&groups[0].series);
+        for expected in [
+            "# HELP bots_mover_items Items of",
+            "# TYPE bots_mover_items gauge\nbots_mover_items{outcome=\"moved\"} 3\n",
+            "bots_mover_items{outcome=\"failed\"} 0\n",
+            "\nbots_mover_bytes 4096\n",
+            "\nbots_mover_rule_ok 1\n",
+            "\nbots_mover_last_run_timestamp_seconds 1000.000\n",
+            "\nbots_mover_last_success_timestamp_seconds 1000.000\n",
+            "\nbots_mover_duration_seconds 1.5\n",
+            "\nbots_mover_backlog_items 7\n",
+            "\nbots_mover_oldest_item_age_seconds -7200\n",
+        ] {
+            assert!(text.contains(expected), "{expected}:\n{text}");
+        }
+        let run = text_of(&groups[1].series);
+        assert!(run.contains("\nbots_mover_exit_code 0\n"), "{run}");
+        assert!(run.contains("bots_mover_build_info{version=\""), "{run}");
+    }
+
+    #[test]
+    fn a_failed_rule_says_nothing_of_its_last_success() {
+        let text = text_of(&all(None, "in", 1, 1_000)[0].series);
+        assert!(text.contains("bots_mover_rule_ok 0\n"), "{text}");
+        assert!(!text.contains("last_success"), "{text}");
+    }
+
+    #[test]
+    fn a_path_names_the_group_and_odd_values_are_in_base64() {
+        for (namespace, rule, path) in [
+            (
+                None,
+                "in_850",
+                "/metrics/job/bots-mover/rule/in_850/shard/2",
+            ),
+            (
+                Some("edi"),
+                "in/850",
+                "/metrics/job/bots-mover/namespace/edi/rule@base64/aW4vODUw/shard/2",
+            ),
+            (
+                None,
+                "..",
+                "/metrics/job/bots-mover/rule@base64/Li4=/shard/2",
+            ),
+        ] {
+            let groups = all(namespace, rule, 0, 1);
+            assert_eq!(path_of(&groups[0].labels), path);
+        }
+    }
+
+    #[test]
+    fn a_file_carries_on_what_is_not_replaced() {
+        let first = text_of(&carried_on("", &all(Some("edi"), "a \"\\\n", 0, 1_000)));
+        let second = text_of(&carried_on(&first, &all(Some("edi"), "b", 0, 2_000)));
+        let third = text_of(&carried_on(&second, &all(Some("edi"), "b", 1, 3_000)));
+        let last = |text: &str, metric: &str, rule: &str| {
+            let line = format!(
+                "bots_mover_{metric}{{job=\"bots-mover\",namespace=\"edi\",rule=\"{rule}\",\
+                 shard=\"2\"}} "
+            );
+            let found: Vec<_> = text
+                .lines()
+                .filter_map(|l| l.strip_prefix(&*line))
+                .collect();
+            assert_eq!(found.len(), 1, "{line}\n{text}");
+            found[0].to_owned()
+        };
+        let odd = "a \\\"\\\\\\n";
+        assert_eq!(last(&third, "rule_ok", odd), "1");
+        assert_eq!(
+            last(&third, "last_success_timestamp_seconds", odd),
+            "1000.000"
+        );
+        assert_eq!(last(&third, "rule_ok", "b"), "0");
+        assert_eq!(last(&third, "last_run_timestamp_seconds", "b"), "3000.000");
+        assert_eq!(
+            last(&third, "last_success_timestamp_seconds", "b"),
+            "2000.000"
+        );
+        let old = third.replace("build_info{", "build_info{old=\"1\",") + "junk\nother{} 1\n";
+        let fourth = text_of(&carried_on(&old, &all(Some("edi"), "b", 1, 3_000)));
+        assert_eq!(third, fourth);
+    }
+
+    #[test]
+    fn a_user_and_a_password_are_unescaped() {
+        assert_eq!(decoded("p%40ss%2Fw%"), b"p@ss/w%");
+        assert_eq!(decoded("a+b%zz"), b"a+b%zz");
+    }
 }

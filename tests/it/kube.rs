@@ -73,6 +73,7 @@ fn all_objects() -> &'static [(String, Vec<Value>)] {
             places.push(kube.overlay_with(environment, &["private-ca"]));
             places.push(kube.overlay_with(environment, &["shards"]));
             places.push(kube.overlay_with(environment, &["private-ca", "shards", "registry"]));
+            places.push(kube.overlay_with(environment, &["metrics"]));
         }
         let mut all: Vec<_> = places
             .into_iter()
