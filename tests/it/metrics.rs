@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -312,7 +313,9 @@ fn a_run_that_a_signal_ends_and_one_that_is_refused_tell_so() {
     let (sandbox, file) = with_file();
     sandbox.rule("r", &format!("{RULE}, retries: 1, wait_seconds: 3600"));
     sandbox.write("in/a.edi", "1");
-    sandbox.write("out", "in the way");
+    let out = sandbox.mkdir("out");
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o555)).unwrap();
+    sandbox.unprivileged();
     let running = sandbox.start();
     running.wait_for("event=retry");
     running.signal(Signal::TERM);
@@ -455,7 +458,8 @@ fn credentials_of_the_url_are_sent_unescaped_by_post_and_a_redirect_does_not_get
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = elsewhere.local_addr().unwrap();
     let answer = format!(
-        "HTTP/1.1 302 Found\r\nLocation: http://{to}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 302 Found\r\nLocation: http://{to}/\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
     );
     let one = heads(listener, 1, Box::leak(answer.into_boxed_str()));
     sandbox
