@@ -69,9 +69,7 @@ pub struct Progress {
     pub said_delivered: u64,
     /// Directories that were left out, as the listings so far said.
     pub said_aside: HashSet<String>,
-    /// The last listing left eligible items.
-    pub more: bool,
-    /// How many those are, at least.
+    /// How many eligible items the last listing left, at least.
     pub beyond: u64,
     /// The age of the oldest file that the first listing saw, also of one that is too young.
     pub oldest_age_seconds: Option<i64>,
@@ -103,7 +101,7 @@ impl Progress {
 
     /// Whether there is room for more, and more to take.
     pub fn wants_more(&self) -> bool {
-        let more = self.more || !self.reserve.is_empty();
+        let more = self.beyond > 0 || !self.reserve.is_empty();
         self.made_room && more && !self.over
     }
 }

@@ -25,7 +25,7 @@ use crate::context::within;
 use crate::environment::{Metrics, MetricsTarget, Verify};
 use crate::error::{Error, Kind, Result};
 use crate::part::{Clash, PartFile};
-use crate::store::s3::agent_for_others;
+use crate::store::s3::{agent_for_others, post, shown};
 use crate::summary::Figures;
 
 /// How long a delivery may take, all in all.
@@ -141,17 +141,17 @@ fn groups(namespace: Option<&str>, report: &Report<'_>) -> Vec<Group> {
         .map(|figures| group(Some(&figures.rule), of_rule(figures, report.at)))
         .collect();
     let of_run = vec![
-        series("bots_mover_exit_code", report.code),
+        series("bots_mover_exit_code", &report.code),
         Series {
             labels: concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"").to_owned(),
-            ..series("bots_mover_build_info", 1)
+            ..series("bots_mover_build_info", &1)
         },
     ];
     groups.push(group(None, of_run));
     groups
 }
 
-fn series(name: &'static str, value: impl ToString) -> Series {
+fn series(name: &'static str, value: &impl ToString) -> Series {
     Series {
         name,
         labels: String::new(),
@@ -175,16 +175,19 @@ fn of_rule(figures: &Figures, at: Timestamp) -> Vec<Series> {
             ..series("bots_mover_items", count)
         })
         .collect();
-    let ms = at.as_millisecond();
-    let at = format!("{}.{:03}", ms / 1000, ms % 1000);
+    let seconds = |ms: u128| format!("{}.{:03}", ms / 1000, ms % 1000);
+    let at = seconds(u128::try_from(at.as_millisecond()).unwrap_or(0));
     let oldest = figures.oldest_age_seconds.unwrap_or(0);
     all.extend([
-        series("bots_mover_bytes", tally.bytes),
-        series("bots_mover_rule_ok", u8::from(figures.succeeded())),
+        series("bots_mover_bytes", &tally.bytes),
+        series("bots_mover_rule_ok", &u8::from(figures.succeeded())),
         series("bots_mover_last_run_timestamp_seconds", &at),
-        series("bots_mover_duration_seconds", figures.took.as_secs_f64()),
-        series("bots_mover_backlog_items", figures.backlog),
-        series("bots_mover_oldest_item_age_seconds", oldest),
+        series(
+            "bots_mover_duration_seconds",
+            &seconds(figures.took.as_millis()),
+        ),
+        series("bots_mover_backlog_items", &figures.backlog),
+        series("bots_mover_oldest_item_age_seconds", &oldest),
     ]);
     if figures.succeeded() {
         all.push(series("bots_mover_last_success_timestamp_seconds", &at));
@@ -220,28 +223,23 @@ fn push(url: &Url, verify: &Verify, groups: &[Group]) -> Result<()> {
         both.extend(decoded(url.password().unwrap_or_default()));
         format!("Basic {}", BASE64_STANDARD.encode(both))
     });
-    // What is left of it may be shown.
-    let mut url = url.clone();
-    let _ = url.set_username("").and_then(|()| url.set_password(None));
-    let base = url.as_str().trim_end_matches('/');
+    let base = format!("{}{}", shown(url), url.path());
+    let base = base.trim_end_matches('/');
     let what = || format!("push metrics to {base}");
     let agent = agent_for_others(verify)?;
+    let mut headers = vec![("content-type", "text/plain; version=0.0.4")];
+    headers.extend(credentials.as_deref().map(|value| ("authorization", value)));
     for group in groups {
-        let mut request = agent
-            .post(format!("{base}{}", path_of(&group.labels)))
-            .header("content-type", "text/plain; version=0.0.4");
-        if let Some(credentials) = &credentials {
-            request = request.header("authorization", credentials);
-        }
-        let answer = request.send(text_of(&group.series).as_bytes());
-        let answer = answer.map_err(|error| {
+        let url = format!("{base}{}", path_of(&group.labels));
+        let answer = post(&agent, &url, &headers, text_of(&group.series).as_bytes());
+        let status = answer.map_err(|error| {
             Error::new(Kind::Other, what())
                 .because(error.to_string())
                 .advise("is BOTS_MOVER_METRICS a Pushgateway, and does a NetworkPolicy allow it?")
         })?;
-        if !answer.status().is_success() {
+        if !(200..300).contains(&status) {
             return Err(Error::new(Kind::Other, what())
-                .because(format!("it says {}", answer.status()))
+                .because(format!("it says {status}"))
                 .advise(
                     "BOTS_MOVER_METRICS is the Pushgateway's URL as it stands before /metrics; \
                      its own log tells what it refuses",
@@ -319,8 +317,8 @@ fn write(path: &Path, groups: &[Group]) -> Result<()> {
 /// The series of the groups, with the labels of each, and those of `old` that they do not replace.
 fn carried_on(old: &str, groups: &[Group]) -> Vec<Series> {
     let mut all: Vec<Series> = groups.iter().flat_map(with_labels).collect();
-    let identity = |series: &Series| (series.name, series.labels.clone());
-    let mut seen: HashSet<_> = all.iter().map(identity).collect();
+    let identity = |series: &Series| format!("{}{{{}", series.name, series.labels);
+    let mut seen: HashSet<String> = all.iter().map(identity).collect();
     let kept = old.lines().filter_map(parsed);
     all.extend(kept.filter(|series| seen.insert(identity(series))));
     all
@@ -402,7 +400,7 @@ mod tests {
             "\nbots_mover_rule_ok 1\n",
             "\nbots_mover_last_run_timestamp_seconds 1000.000\n",
             "\nbots_mover_last_success_timestamp_seconds 1000.000\n",
-            "\nbots_mover_duration_seconds 1.5\n",
+            "\nbots_mover_duration_seconds 1.500\n",
             "\nbots_mover_backlog_items 7\n",
             "\nbots_mover_oldest_item_age_seconds -7200\n",
         ] {

@@ -214,7 +214,6 @@ impl Rounds<'_> {
         let (first, new_delivered) = {
             let mut progress = lane.progress();
             let selected = &round.selected;
-            progress.more = selected.more;
             progress.beyond = selected.beyond;
             progress.selected += selected.entries.len();
             progress.over = round.rule_over.is_some();

@@ -503,7 +503,9 @@ impl Run<'_> {
             let left = self.schedule.dropped(index) as u64;
             progress.tally.not_started = left;
             progress.complete = said == Said::Started && (left == 0 || progress.over);
-            progress.took = progress.started.map_or(Duration::ZERO, |at| at.elapsed());
+            if let Some(at) = progress.started {
+                progress.took = at.elapsed();
+            }
             (progress.tally, progress.started)
         };
         let say = |started| self.rounds.events.rule_done(lane.rule, &tally, started);

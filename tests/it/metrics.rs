@@ -116,13 +116,13 @@ impl Server {
 
     /// Waits until Prometheus has this value of the query.
     fn has(&self, query: &str, right: impl Fn(f64) -> bool) -> f64 {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let encoded: Vec<_> = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let value = |answer: &str| {
             let answer: Value = serde_json::from_str(answer).ok()?;
             let value = answer.pointer("/data/result/0/value/1")?;
             value.as_str()?.parse::<f64>().ok()
         };
-        let path = format!("/api/v1/query?query={encoded}");
+        let path = format!("/api/v1/query?query={}", encoded.concat());
         let answer = self.wait_for(&path, |answer| value(answer).is_some_and(&right));
         value(&answer).unwrap()
     }

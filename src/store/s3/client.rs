@@ -323,6 +323,22 @@ pub fn agent_for_others(verify: &Verify) -> Result<Agent> {
     Ok(brief_agent(tls_config(trusted)?, Addresses::default()))
 }
 
+/// Posts this to somebody else than `MinIO`; gives the status of the answer.
+pub fn post(
+    agent: &Agent,
+    url: &str,
+    headers: &[(&str, &str)],
+    mut body: &[u8],
+) -> Result<u16, ureq::Error> {
+    let mut request = Request::builder().method(Method::POST).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, value.as_bytes());
+    }
+    let request = request.header("content-length", body.len());
+    let answer = agent.run(request.body(SendBody::from_reader(&mut body))?)?;
+    Ok(answer.status().as_u16())
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
@@ -445,7 +461,7 @@ fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
 }
 
 /// An endpoint as it may be shown: without the credentials that a URL can hold.
-fn shown(endpoint: &Url) -> String {
+pub fn shown(endpoint: &Url) -> String {
     let (scheme, host) = (endpoint.scheme(), endpoint.host_str().unwrap_or(""));
     match endpoint.port() {
         Some(port) => format!("{scheme}://{host}:{port}"),

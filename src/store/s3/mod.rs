@@ -24,7 +24,7 @@ use std::sync::Arc;
 use rusty_s3::Bucket;
 
 use self::answer::Answer;
-pub use self::client::{Client, agent_for_others};
+pub use self::client::{Client, agent_for_others, post, shown};
 use self::client::{Headers, Payload};
 use self::error::{OTHER_SERVER, Target, seconds_of};
 use super::{Clash, Fetched, Listed, Order, Published, Removed, Scope, Store};
