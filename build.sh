@@ -172,7 +172,8 @@ run_tests() {
 # filesystem, or ask the tools of others what they make of ours.
 run_cargo_tests() {
     local skipped=()
-    need minio mc python3 strace valgrind unshare fuse kustomize kubernetes-validate promtool
+    need minio mc python3 strace valgrind unshare fuse kustomize kubernetes-validate
+    need prometheus pushgateway
     if ! get bots; then
         leave_out "tests beside Bots" "no ${bots_packages[*]} for Python 3.9 to 3.11"
         skipped=(--skip bots::)

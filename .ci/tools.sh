@@ -43,7 +43,8 @@ manifest-builder    | manifest_builder            | apt buildah
 podman              | has podman                  | apt podman
 runc                | has runc                    | apt runc
 docker-registry     | has docker-registry         | apt_unpacked docker-registry
-promtool            | has promtool                | apt_unpacked prometheus
+prometheus          | has_prometheus              | apt_unpacked prometheus
+pushgateway         | has prometheus-pushgateway  | apt_unpacked prometheus-pushgateway
 busybox             | busybox_has httpd           | apt busybox-static
 kubectl             | has kubectl                 | by_hand
 kustomize           | renders_components          | go_tool $kustomize_module
@@ -120,6 +121,11 @@ compiles_for() {
 
 busybox_has() {
     [[ "$(busybox --list)" == *"$1"* ]]
+}
+
+# With promtool, which is in the same package.
+has_prometheus() {
+    has prometheus && has promtool
 }
 
 # kubectl of Kubernetes 1.29 or newer, or kustomize 5: Debian's kubectl knows no components.

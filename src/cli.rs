@@ -38,7 +38,8 @@ For move and copy, every key of a rule: --glob or --regex, --rename-regex with
 
 MinIO: MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY; optional MINIO_BUCKET,
 MINIO_REGION, MINIO_SESSION_TOKEN, MINIO_VERIFY, MINIO_ADDRESSING_STYLE,
-MINIO_CONNECT_TIMEOUT, MINIO_READ_TIMEOUT. Also TZ, TMPDIR, BOTS_MOVER_UMASK, NO_COLOR.
+MINIO_CONNECT_TIMEOUT, MINIO_READ_TIMEOUT. Also TZ, TMPDIR, BOTS_MOVER_UMASK, NO_COLOR,
+BOTS_MOVER_METRICS (the URL of a Pushgateway, or a path that ends in .prom).
 
 Exit codes: 0 all rules done; 1 a rule failed; 2 the command line, environment or
 config is wrong and nothing was touched; 128+n stopped by signal n.

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -93,6 +94,18 @@ impl Drop for StagingRoom {
         *unpoisoned(self.0.holders.lock()) -= 1;
         self.0.given_back.notify_all();
     }
+}
+
+/// Does `what` in a thread of its own; `None` where that takes longer, panics, or gets no thread.
+pub fn within<T: Send + 'static>(
+    at_most: Duration,
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, hears) = mpsc::channel();
+    let work = move || drop(done.send(what()));
+    let thread = std::thread::Builder::new().spawn(work);
+    thread.ok()?;
+    hears.recv_timeout(at_most).ok()
 }
 
 type Hook = Box<dyn FnOnce() + Send>;

@@ -51,6 +51,30 @@ const LATER: &[&str] = &[
 const SHARD_INDEX: &str = "JOB_COMPLETION_INDEX";
 const SHARD_COUNT: &str = "BOTS_MOVER_SHARDS";
 
+/// Where metrics go. Without `Debug`: a URL may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `BOTS_MOVER_METRICS`.
+    pub target: MetricsTarget,
+    /// `POD_NAMESPACE`: whose they are.
+    pub namespace: Option<String>,
+}
+
+/// What takes metrics.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MetricsTarget {
+    /// A Pushgateway; its URL may hold a user and a password, and a path that it is served below.
+    Pushgateway(Url),
+    /// A file for node exporter's textfile collector; its name ends in `.prom`.
+    File(PathBuf),
+}
+
+/// Where metrics go, whatever else is wrong with the environment.
+pub fn metrics(lookup: &dyn Fn(&str) -> Option<OsString>) -> Option<Metrics> {
+    let problems = Vec::new();
+    Reader { lookup, problems }.metrics()
+}
+
 /// What the environment says about everything but the connection.
 #[derive(Clone)]
 pub struct Environment {
@@ -74,6 +98,8 @@ pub struct Environment {
     pub no_color: bool,
     /// `TERM=dumb`: a terminal without escape sequences.
     pub dumb: bool,
+    /// `BOTS_MOVER_METRICS`; none are sent where it is not set.
+    pub metrics: Option<Metrics>,
     later: Vec<(&'static str, OsString)>,
 }
 
@@ -154,6 +180,7 @@ impl Environment {
             termination_log: reader.path("BOTS_MOVER_TERMINATION_LOG", DEFAULT_TERMINATION_LOG),
             no_color: reader.raw("NO_COLOR").is_some(),
             dumb: reader.raw("TERM").is_some_and(|name| name == "dumb"),
+            metrics: reader.metrics(),
             later,
         };
         reader.finish(Some(environment))
@@ -378,6 +405,30 @@ impl Reader<'_> {
         Some(text)
     }
 
+    /// What is wrong may hold a password, so nothing of it is shown.
+    fn metrics(&mut self) -> Option<Metrics> {
+        const NAME: &str = "BOTS_MOVER_METRICS";
+        const ALLOWED: &str =
+            "allowed: the http(s)://host:port of a Pushgateway, or a path that ends in .prom";
+        let text = self.text(NAME)?;
+        let target = if text.contains("://") {
+            Url::parse(&text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+                .filter(|url| url.query().is_none() && url.fragment().is_none())
+                .map(MetricsTarget::Pushgateway)
+        } else {
+            let path = PathBuf::from(text);
+            let is_prom = path.extension().is_some_and(|end| end == "prom");
+            is_prom.then_some(MetricsTarget::File(path))
+        };
+        if target.is_none() {
+            self.problem(NAME, format_args!("found neither; {ALLOWED}"));
+        }
+        let namespace = self.text("POD_NAMESPACE");
+        target.map(|target| Metrics { target, namespace })
+    }
+
     fn endpoint(&mut self) -> Option<Url> {
         const NAME: &str = "MINIO_ENDPOINT";
         const ALLOWED: &str = "allowed: http://host:port or https://host:port";
@@ -519,6 +570,41 @@ mod tests {
         let expected = ["MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"]
             .map(|name| format!("{name}: not set; set it, a rule uses s3"));
         assert_eq!(missing.lines(), expected);
+    }
+
+    #[test]
+    fn metrics_go_to_an_url_or_a_prom_file_and_what_is_wrong_is_not_shown() {
+        for (value, is_file) in [
+            ("http://u:hunter2@push:9091\n", false),
+            ("https://push.example/below", false),
+            ("/var/lib/node-exporter/bots-mover.prom", true),
+        ] {
+            let variables = [("BOTS_MOVER_METRICS", value), ("POD_NAMESPACE", "edi")];
+            let environment = read(&variables).expect(value);
+            let metrics = environment.metrics.expect(value);
+            assert_eq!(metrics.namespace.as_deref(), Some("edi"));
+            assert_eq!(matches!(metrics.target, MetricsTarget::File(_)), is_file);
+        }
+        for value in [
+            "hunter2",
+            "push:9091",
+            "/tmp/hunter2.txt",
+            "/tmp/.prom",
+            "ftp://hunter2/",
+            "http://u:hunter2@",
+            "http://push/?hunter2",
+            "http://push/#hunter2",
+        ] {
+            let Err(wrong) = read(&[("BOTS_MOVER_METRICS", value), ("TZ", "no")]) else {
+                panic!("{value} is accepted");
+            };
+            let wrong = wrong.to_string();
+            assert!(
+                wrong.contains("BOTS_MOVER_METRICS: found neither"),
+                "{wrong}"
+            );
+            assert!(!wrong.contains("hunter2"), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,7 +12,7 @@ use crate::plan::{self, Mark};
 use crate::poison::unpoisoned;
 use crate::rule::Rule;
 use crate::store::Store;
-use crate::summary::Tally;
+use crate::summary::{Figures, Tally};
 use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Where the stores of a run come from; a test brings its own.
@@ -71,8 +72,14 @@ pub struct Progress {
     pub said_delivered: u64,
     /// Directories that the listings so far left out.
     pub said_aside: HashSet<String>,
-    /// The last listing left eligible items.
-    pub more: bool,
+    /// How many eligible items the last listing left, at least.
+    pub beyond: u64,
+    /// The age of the oldest file that the first listing saw, also of one that is too young.
+    pub oldest_age_seconds: Option<i64>,
+    /// It was listed, and nothing of it was left because the run was halted.
+    pub complete: bool,
+    /// From its first listing to its end.
+    pub took: Duration,
     /// Bots is at work in the source: nothing more is done.
     pub over: bool,
     /// What the log has of the rule.
@@ -97,7 +104,7 @@ impl Progress {
 
     /// Whether there is room for more, and more to take.
     pub fn wants_more(&self) -> bool {
-        let more = self.more || !self.reserve.is_empty();
+        let more = self.beyond > 0 || !self.reserve.is_empty();
         self.made_room && more && !self.over
     }
 }
@@ -148,6 +155,20 @@ impl<'a> Lane<'a> {
     pub fn opened(&self) -> &Opened {
         let opened = self.ends.get();
         opened.expect("a lane has items only once it was listed")
+    }
+
+    /// What became of it, once it has ended.
+    pub fn figures(&self) -> Figures {
+        let progress = self.progress();
+        let reserve = progress.reserve.len() as u64;
+        Figures {
+            rule: self.rule.name.clone(),
+            tally: progress.tally,
+            complete: progress.complete,
+            took: progress.took,
+            backlog: progress.beyond + reserve + progress.tally.not_started,
+            oldest_age_seconds: progress.oldest_age_seconds,
+        }
     }
 
     /// How far the rule is. Do not hold the lock while you log or wait.

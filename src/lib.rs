@@ -45,6 +45,7 @@
 //! | `connect` | tries what a run would need: `check --connect` |
 //! | `explain` | which rule takes a name, and why the others do not |
 //! | `open` | the stores of a real run |
+//! | `metrics` | what a run tells a Pushgateway, or a `.prom` file |
 //! | `run` | the shell: threads, attempts, outcomes counted and told; ends a rule (`end_rule`) |
 //! | `round` | one round of a rule: select, say what is left alone, claim |
 //! | `lane` | a rule in the run: its two ends and how far it is |
@@ -99,6 +100,8 @@ mod connect;
 mod explain;
 
 mod open;
+
+pub mod metrics;
 
 pub mod run;
 

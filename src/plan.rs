@@ -30,7 +30,8 @@ pub struct Selection {
     by_name: Vec<Entry>,
     by_age: BinaryHeap<Aged>,
     oldest: Option<Timestamp>,
-    more: bool,
+    /// How many eligible entries were seen and not taken.
+    beyond: u64,
 }
 
 /// An entry ordered by modification time, then by name.
@@ -104,7 +105,7 @@ impl Selection {
             by_name: Vec::new(),
             by_age: BinaryHeap::new(),
             oldest: None,
-            more: false,
+            beyond: 0,
         }
     }
 
@@ -130,7 +131,7 @@ impl Selection {
                 if self.by_name.len() < self.max_items {
                     self.by_name.push(entry);
                 } else {
-                    self.more = true;
+                    self.beyond += 1;
                 }
                 if self.by_name.len() < self.max_items {
                     ControlFlow::Continue(())
@@ -145,10 +146,10 @@ impl Selection {
                     self.by_age.push(Aged(entry));
                     if self.by_age.len() > self.max_items {
                         self.by_age.pop();
-                        self.more = true;
+                        self.beyond += 1;
                     }
                 } else {
-                    self.more = true;
+                    self.beyond += 1;
                 }
                 ControlFlow::Continue(())
             }
@@ -167,10 +168,11 @@ impl Selection {
                 .collect(),
         };
         entries.shrink_to_fit();
-        let more = self.more || listed == Listed::Stopped;
+        let beyond = self.beyond.max(u64::from(listed == Listed::Stopped));
         Selected {
             entries,
-            more,
+            more: beyond > 0,
+            beyond,
             oldest: self.oldest,
         }
     }
@@ -183,6 +185,8 @@ pub struct Selected {
     pub entries: Vec<Entry>,
     /// Further eligible items were seen, or the listing stopped early.
     pub more: bool,
+    /// How many those are, at least; 1 where the listing stopped early.
+    pub beyond: u64,
     /// The oldest modification time of the eligible; files only.
     pub oldest: Option<Timestamp>,
 }

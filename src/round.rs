@@ -81,6 +81,8 @@ pub struct Round {
     selected: Selected,
     young: Vec<(Name, Level, String)>,
     young_more: u64,
+    /// The oldest modification time of those.
+    young_oldest: Option<Timestamp>,
     delivered: u64,
     /// Keys that would be hidden files in the destination's directory.
     hidden: u64,
@@ -92,6 +94,8 @@ pub struct Round {
 impl Round {
     /// Notes an entry that is too young; the first few by name.
     fn leave_young(&mut self, entry: &Entry, level: Level, note: String) {
+        let (oldest, age) = (&mut self.young_oldest, entry.modified);
+        *oldest = Some(oldest.map_or(age, |oldest| oldest.min(age)));
         if self.young.len() < SKIPS_NAMED_MAX {
             self.young.push((entry.name.clone(), level, note));
         } else {
@@ -222,7 +226,7 @@ impl Rounds<'_> {
         let (first, new_delivered) = {
             let mut progress = lane.progress();
             let selected = &round.selected;
-            progress.more = selected.more;
+            progress.beyond = selected.beyond;
             progress.selected += selected.entries.len();
             progress.over = round.rule_over.is_some();
             if let (Some(order), Some(last)) = (round.order, selected.entries.last()) {
@@ -245,8 +249,11 @@ impl Rounds<'_> {
         };
         if first {
             let now = self.world.context.now();
-            let age = |oldest| now.duration_since(oldest).as_secs().max(0);
-            let oldest = round.selected.oldest.map(age);
+            let age = |oldest| now.duration_since(oldest).as_secs();
+            let eligible = round.selected.oldest.map(age);
+            let young = round.young_oldest.map(age);
+            lane.progress().oldest_age_seconds = eligible.max(young);
+            let oldest = eligible.map(|age| age.max(0));
             self.events.rule_started(rule, &round.selected, oldest);
         }
         self.say_left_alone(lane, &round, first, new_delivered);

@@ -25,7 +25,7 @@ use crate::round::{Rounds, Waiting};
 use crate::rule::Config;
 use crate::schedule::{Left, Schedule};
 use crate::status::{self, UnderWay};
-use crate::summary::{Tally, exit_code};
+use crate::summary::{Ended, Tally, exit_code};
 use crate::sync::{self, AtomicUsize, Builder, Mutex, Scope};
 use crate::transfer::{self, Attempt, End, Task};
 
@@ -44,8 +44,8 @@ const PANIC_NOTE: &str = "a fault of the program, told on standard error";
 /// Stack of a lister or worker. Nothing here recurses with the data.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Runs all rules once; gives the totals and the exit code.
-pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u8) {
+/// Runs all rules once.
+pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> Ended {
     let started = sync::Instant::now();
     let events = Events(world.log);
     let mut total = Tally::default();
@@ -82,7 +82,11 @@ pub fn run(config: &Config, stores: &dyn Stores, world: &World<'_>) -> (Tally, u
     let signal = world.context.stop.requested();
     let code = exit_code(&total, signal);
     total.failed += fault_of(|| events.run_done(&total, started, code, signal));
-    (total, exit_code(&total, signal))
+    Ended {
+        rules: run.lanes.iter().map(Lane::figures).collect(),
+        total,
+        code: exit_code(&total, signal),
+    }
 }
 
 /// Does `what`; the panics that it ended with: none, or one.
@@ -506,10 +510,16 @@ impl Run<'_> {
         self.schedule.close(index);
         let (tally, started) = {
             let mut progress = lane.progress();
-            if std::mem::replace(&mut progress.said, Said::Done) == Said::Done {
+            let said = std::mem::replace(&mut progress.said, Said::Done);
+            if said == Said::Done {
                 return;
             }
-            progress.tally.not_started = self.schedule.dropped(index) as u64;
+            let left = self.schedule.dropped(index) as u64;
+            progress.tally.not_started = left;
+            progress.complete = said == Said::Started && (left == 0 || progress.over);
+            if let Some(at) = progress.started {
+                progress.took = at.elapsed();
+            }
             (progress.tally, progress.started)
         };
         let say = |started| self.rounds.events.rule_done(lane.rule, &tally, started);

@@ -3,13 +3,13 @@
 //! Handlers are needed because, as process 1 of a container, we would not get a signal without one.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::context::Context;
+use crate::context::{Context, within};
 
 /// The name of the thread that watches the time left. A test that sees it knows that a signal was
 /// received.
@@ -53,14 +53,7 @@ pub(crate) fn watch(
                     std::thread::sleep(GRACE);
                     context.stop.cancel();
                     std::thread::sleep(ROLLBACK);
-                    let (said, hears) = mpsc::channel();
-                    let last_words = std::thread::Builder::new().spawn(move || {
-                        at_the_end(signal);
-                        let _ = said.send(());
-                    });
-                    if last_words.is_ok() {
-                        let _ = hears.recv_timeout(LAST_WORDS);
-                    }
+                    within(LAST_WORDS, move || at_the_end(signal));
                     end(&context, signal);
                 });
             if timer.is_err() {

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
@@ -13,15 +14,17 @@ use crate::cli::{self, Args, Command};
 use crate::config::{self, CONFIG_MAX_BYTES, Problems, near};
 use crate::connect::connect;
 use crate::context::Context;
-use crate::environment::{Connection, Environment, Verify};
+use crate::environment::{self, Connection, Environment, Metrics, Verify};
+use crate::error::Error;
 use crate::logger::{Level, Logger, Terminal};
+use crate::metrics::{self, Report};
 use crate::object::Place;
 use crate::open::RealStores;
 use crate::rule::{Config, LocalTime};
 use crate::run::{World, run};
 use crate::status::Screen;
 use crate::store::s3::Client;
-use crate::summary::{EXIT_DONE, EXIT_FAILED};
+use crate::summary::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Figures};
 use crate::text::shown;
 use crate::{check, explain, graph, relations, signal};
 
@@ -70,12 +73,33 @@ fn begin(outside: Outside<'_>) -> Result<Done, String> {
         }
         _ => {}
     }
-    let environment = Environment::read(outside.variable).map_err(told)?;
+    let tell = |metrics: Option<Metrics>, text: String| {
+        let runs = matches!(args.command, Command::Run | Command::OneOff { .. }) && !args.dry_run;
+        refused(metrics.filter(|_| runs).as_ref(), (outside.clock)(), text)
+    };
+    let environment = Environment::read(outside.variable);
+    let environment = environment
+        .map_err(|problems| tell(environment::metrics(outside.variable), told(problems)))?;
     let result = prepared(&args, &environment, outside.clock, &outside.directory);
-    if let Err(text) = &result {
-        leave_message(&environment.termination_log, text);
+    result.map_err(|text| {
+        leave_message(&environment.termination_log, &text);
+        tell(environment.metrics, text)
+    })
+}
+
+/// Tells that a run was refused for what `text` says; gives that, with what went wrong in telling.
+fn refused(metrics: Option<&Metrics>, at: Timestamp, text: String) -> String {
+    let report = Report {
+        rules: &[],
+        code: EXIT_USAGE,
+        shard: None,
+        at,
+    };
+    let delivered = metrics.map(|metrics| metrics::deliver(metrics, &Verify::Public, &report));
+    match delivered {
+        Some(Err(error)) => format!("{text}\nwarning: {}", error.chain()),
+        _ => text,
     }
-    result
 }
 
 fn prepared(
@@ -176,7 +200,19 @@ fn real_run(
     let log = Arc::new(log.at(terminal(environment)));
     let late = Arc::clone(&log);
     let late_message = environment.termination_log.clone();
+    let deliver = deliverer(
+        environment.metrics.clone(),
+        args.dry_run,
+        connection,
+        context.clock,
+    );
+    let late_deliver = deliver.clone();
+    let over = Arc::new(AtomicBool::new(false));
+    let was_over = Arc::clone(&over);
     signal::watch(context, move |signal| {
+        if was_over.load(Ordering::SeqCst) {
+            return;
+        }
         late.event(Level::Error, "run_done")
             .number("exit", 128 + signal)
             .number("signal", signal)
@@ -186,6 +222,7 @@ fn real_run(
             )
             .emit();
         leave_message(&late_message, &last_words(&late));
+        let _ = late_deliver(&[], u8::try_from(128 + signal).unwrap_or(u8::MAX));
     })
     .map_err(unwatched)?;
     if connection.is_some_and(|connection| matches!(connection.verify, Verify::Off)) {
@@ -202,9 +239,38 @@ fn real_run(
         instant,
         dry_run: args.dry_run,
     };
-    let (_, code) = run(config, stores, &world);
+    let ended = run(config, stores, &world);
+    over.store(true, Ordering::SeqCst);
     leave_message(&environment.termination_log, &last_words(&log));
-    Ok(Done::Ran(code))
+    if let Err(error) = deliver(&ended.rules, ended.code) {
+        log.event(Level::Warn, "warning")
+            .text("reason", &error.chain())
+            .emit();
+    }
+    Ok(Done::Ran(ended.code))
+}
+
+/// What tells how a run ended, where that is wanted; a rehearsal tells nobody.
+fn deliverer(
+    metrics: Option<Metrics>,
+    dry_run: bool,
+    connection: Option<&Connection>,
+    clock: fn() -> Timestamp,
+) -> impl Fn(&[Figures], u8) -> Result<(), Error> + Clone + Send + 'static {
+    let metrics = metrics.filter(|_| !dry_run);
+    let verify = connection.map_or(Verify::Public, |connection| connection.verify.clone());
+    move |rules, code| {
+        let report = Report {
+            rules,
+            code,
+            shard: None,
+            at: clock(),
+        };
+        let metrics = metrics.as_ref();
+        metrics.map_or(Ok(()), |metrics| {
+            metrics::deliver(metrics, &verify, &report)
+        })
+    }
 }
 
 fn terminal(environment: &Environment) -> Terminal {

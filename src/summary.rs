@@ -1,5 +1,7 @@
 //! PURE: outcomes to counts, the last log line, and the exit code.
 
+use std::time::Duration;
+
 /// What became of the items of one rule, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -27,6 +29,40 @@ impl Tally {
         self.bytes += other.bytes;
         self.not_started += other.not_started;
     }
+}
+
+/// What became of one rule in the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Its name.
+    pub rule: String,
+    /// What became of its items.
+    pub tally: Tally,
+    /// It was listed, and nothing of it was left because the run was halted.
+    pub complete: bool,
+    /// From its first listing to its end.
+    pub took: Duration,
+    /// Eligible items that were seen and not taken, at least; 1 where the listing stopped early.
+    pub backlog: u64,
+    /// The age of the oldest file when it was listed; negative where it is from the future.
+    pub oldest_age_seconds: Option<i64>,
+}
+
+impl Figures {
+    /// Whether it did all that there was to do for it.
+    pub fn succeeded(&self) -> bool {
+        self.complete && self.tally.failed == 0
+    }
+}
+
+/// How a run ended.
+pub struct Ended {
+    /// Each rule, in the order of the config.
+    pub rules: Vec<Figures>,
+    /// All rules together.
+    pub total: Tally,
+    /// The exit code.
+    pub code: u8,
 }
 
 /// All rules done.

@@ -109,7 +109,7 @@ impl Memory {
                 instant: &instant,
                 dry_run,
             };
-            let (_, code) = run(&config, &self, &world);
+            let code = run(&config, &self, &world).code;
             let text = String::from_utf8(log.text.lock().unwrap().clone()).expect("UTF-8");
             let parse = |line| Event::parse_text(line).expect("a log line");
             let events = text.lines().map(parse).collect();

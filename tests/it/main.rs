@@ -28,6 +28,7 @@ mod kube;
 mod listing;
 mod local_store;
 mod logs;
+mod metrics;
 mod mounts;
 mod movers;
 mod moves;

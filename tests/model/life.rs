@@ -262,8 +262,8 @@ fn go(world: &Arc<World>, run: usize, context: &Context) {
         instant: &instant,
         dry_run,
     };
-    let (tally, code) = run::run(&config, &stores, &surroundings);
-    world.lock().ended(run, &tally, code);
+    let ended = run::run(&config, &stores, &surroundings);
+    world.lock().ended(run, &ended.total, ended.code);
 }
 
 fn now() -> Timestamp {

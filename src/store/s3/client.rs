@@ -236,17 +236,7 @@ impl Client {
     }
 
     fn make_cleanup_agent(&self) -> Agent {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .tls_config(self.tls.clone())
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
-            .timeout_global(Some(CLEANUP_TIMEOUT))
-            .build();
-        let addresses = self.addresses.clone();
-        Agent::with_parts(config, Connections::default(), addresses)
+        brief_agent(self.tls.clone(), self.addresses.clone())
     }
 
     fn send_by<'a, A: S3Action<'a>>(
@@ -304,6 +294,49 @@ impl Client {
             Err(error) => Err(exchange.failed(error, &target)),
         }
     }
+}
+
+/// An agent each of whose requests takes [`CLEANUP_TIMEOUT`] at the most.
+fn brief_agent(tls: TlsConfig, addresses: Addresses) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .tls_config(tls)
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        .timeout_global(Some(CLEANUP_TIMEOUT))
+        .build();
+    Agent::with_parts(config, Connections::default(), addresses)
+}
+
+/// An agent for others than `MinIO`: two seconds for each request at the most, no redirects. Trusts
+/// the private authorities of `verify` where it names some, else the public ones; never anybody.
+///
+/// # Errors
+/// `Invalid`: the CA bundle cannot be read or holds no certificate.
+pub fn agent_for_others(verify: &Verify) -> Result<Agent> {
+    let trusted = match verify {
+        Verify::Off => &Verify::Public,
+        named => named,
+    };
+    Ok(brief_agent(tls_config(trusted)?, Addresses::default()))
+}
+
+/// Posts this to somebody else than `MinIO`; gives the status of the answer.
+pub fn post(
+    agent: &Agent,
+    url: &str,
+    headers: &[(&str, &str)],
+    mut body: &[u8],
+) -> Result<u16, ureq::Error> {
+    let mut request = Request::builder().method(Method::POST).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, value.as_bytes());
+    }
+    let request = request.header("content-length", body.len());
+    let answer = agent.run(request.body(SendBody::from_reader(&mut body))?)?;
+    Ok(answer.status().as_u16())
 }
 
 impl fmt::Debug for Client {
@@ -428,7 +461,7 @@ fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
 }
 
 /// An endpoint as it may be shown: without the credentials that a URL can hold.
-fn shown(endpoint: &Url) -> String {
+pub fn shown(endpoint: &Url) -> String {
     let (scheme, host) = (endpoint.scheme(), endpoint.host_str().unwrap_or(""));
     match endpoint.port() {
         Some(port) => format!("{scheme}://{host}:{port}"),

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicU64;
 use rusty_s3::Bucket;
 
 use self::answer::Answer;
-pub use self::client::Client;
+pub use self::client::{Client, agent_for_others, post, shown};
 use self::client::{Headers, Payload};
 use self::error::{OTHER_SERVER, Target, seconds_of};
 use super::{Clash, Fetched, Listed, Near, Order, Published, Removed, Scope, Store};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Kube, job_of, list, named, of_kind, only, pod_of};
+use super::{Kube, job_of, list, named, of_kind, only, pod_labels, pod_of};
 
 #[test]
 fn a_private_ca_is_mounted_and_the_program_told() {
@@ -172,6 +172,38 @@ fn an_image_of_another_registry_is_named_in_one_place() {
     for objects in [kube.render("overlays/dev"), kube.render("job")] {
         for pod in objects.iter().filter_map(pod_of) {
             assert_eq!(pod["containers"][0]["image"], image);
+        }
+    }
+}
+
+#[test]
+fn a_pushgateway_is_told_of_its_namespace_and_may_be_reached() {
+    let kube = Kube::new();
+    for place in [
+        kube.overlay_with("prod", &["metrics"]),
+        kube.overlay_with("prod", &["metrics", "shards"]),
+    ] {
+        let objects = kube.render(&place);
+        for pod in objects.iter().filter_map(pod_of) {
+            let url = named(&pod, "/containers/0/env", "BOTS_MOVER_METRICS");
+            assert_eq!(url["value"], "http://pushgateway.monitoring:9091");
+            let namespace = named(&pod, "/containers/0/env", "POD_NAMESPACE");
+            let field = &namespace["valueFrom"]["fieldRef"]["fieldPath"];
+            assert_eq!(field, "metadata.namespace");
+            // What was there stays.
+            named(&pod, "/containers/0/env", "BOTS_MOVER_UMASK");
+        }
+        let mut policies = of_kind(&objects, "NetworkPolicy");
+        let policy = policies.find(|policy| policy["metadata"]["name"] == "bots-mover-metrics");
+        let spec = &policy.expect("a policy")["spec"];
+        assert_eq!(spec["egress"][0]["ports"][0]["port"], 9091);
+        let to = &spec["egress"][0]["to"][0]["namespaceSelector"]["matchLabels"];
+        assert_eq!(to["kubernetes.io/metadata.name"], "monitoring");
+        let selected = &spec["podSelector"]["matchLabels"];
+        let labels: Vec<_> = objects.iter().filter_map(pod_labels).collect();
+        assert!(!labels.is_empty());
+        for (what, labels) in labels {
+            assert_eq!(labels, selected, "{what}");
         }
     }
 }
