@@ -86,7 +86,7 @@ pub struct Report<'a> {
     /// The exit code.
     pub code: u8,
     /// Which shard it was, where there are some.
-    pub shard: Option<u64>,
+    pub shard: Option<u32>,
     /// When it ended.
     pub at: Timestamp,
 }

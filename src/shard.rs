@@ -25,6 +25,11 @@ impl Shard {
         (index < count).then_some(Self { index, count })
     }
 
+    /// Which of them it is.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
     /// `in each of 4 shards`.
     pub fn each(self) -> String {
         let s = if self.count == 1 { "" } else { "s" };

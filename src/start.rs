@@ -22,6 +22,7 @@ use crate::object::Place;
 use crate::open::RealStores;
 use crate::rule::{Config, LocalTime};
 use crate::run::{World, run};
+use crate::shard::Shard;
 use crate::status::Screen;
 use crate::store::s3::Client;
 use crate::summary::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Figures};
@@ -204,6 +205,7 @@ fn real_run(
         environment.metrics.clone(),
         args.dry_run,
         connection,
+        config.shard.map(Shard::index),
         context.clock,
     );
     let late_deliver = deliver.clone();
@@ -255,6 +257,7 @@ fn deliverer(
     metrics: Option<Metrics>,
     dry_run: bool,
     connection: Option<&Connection>,
+    shard: Option<u32>,
     clock: fn() -> Timestamp,
 ) -> impl Fn(&[Figures], u8) -> Result<(), Error> + Clone + Send + 'static {
     let metrics = metrics.filter(|_| !dry_run);
@@ -263,7 +266,7 @@ fn deliverer(
         let report = Report {
             rules,
             code,
-            shard: None,
+            shard,
             at: clock(),
         };
         let metrics = metrics.as_ref();

@@ -299,6 +299,21 @@ fn a_rule_that_another_one_halts_is_not_ok_and_its_items_are_backlog() {
 }
 
 #[test]
+fn shards_have_series_of_their_own() {
+    let (sandbox, file) = with_file();
+    sandbox.env("BOTS_MOVER_SHARDS", "2");
+    for index in ["0", "1"] {
+        sandbox.env("JOB_COMPLETION_INDEX", index);
+        sandbox.run().succeeds();
+    }
+    for index in ["0", "1"] {
+        let shard = format!("shard=\"{index}\"");
+        is_exactly(value(&file, &["bots_mover_exit_code", &shard]), 0.0);
+        is_exactly(value(&file, &["bots_mover_rule_ok", &shard]), 1.0);
+    }
+}
+
+#[test]
 fn a_lock_file_of_bots_is_no_failure_of_the_rule() {
     let (sandbox, file) = with_file();
     sandbox.rule("r", &format!("{RULE}, lock_file: bots.lock"));
