@@ -324,6 +324,9 @@ pub fn agent_for_others(verify: &Verify) -> Result<Agent> {
 }
 
 /// Posts this to somebody else than `MinIO`; gives the status of the answer.
+///
+/// # Errors
+/// There was no answer. The text of it holds the host of `url`, so that must have no credentials.
 pub fn post(
     agent: &Agent,
     url: &str,
