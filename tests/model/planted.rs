@@ -28,8 +28,9 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes a failed publication for done",
         file: "transfer.rs",
-        honest: "publish(ends, wanted, &fetched, &task.entry.name)?;",
-        planted: "publish(ends, wanted, &fetched, &task.entry.name).or_else(|error| {
+        honest: "publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name)?;",
+        planted:
+            "publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name).or_else(|error| {
             if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
         })?;",
     },
@@ -56,8 +57,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes another item at the destination for its own",
         file: "transfer.rs",
-        honest: "if content_matters && ends.dest.holds(name, staged)? {",
-        planted: "if content_matters && (BUG || ends.dest.holds(name, staged)?) {",
+        honest: "if content_matters && item.is_at(ends.dest, name)? {",
+        planted: "if content_matters && (BUG || item.is_at(ends.dest, name)?) {",
     },
     Bug {
         name: "loses the last byte",
