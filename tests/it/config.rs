@@ -130,7 +130,7 @@ fn a_short_config_gets_the_documented_defaults() {
     let config = good(&with(""));
     assert_eq!(
         (config.concurrency, config.exit_on_first_failure),
-        (16, true)
+        (32, true)
     );
     let rule = rule(&config, "orders");
     assert_eq!(

@@ -35,14 +35,6 @@ const BUGS: &[Bug] = &[
         })?;",
     },
     Bug {
-        name: "takes a failed copy by the server for done",
-        file: "transfer.rs",
-        honest: "publish(ends, wanted, &Whole::Near(&*near), &task.entry.name)?;",
-        planted: "publish(ends, wanted, &Whole::Near(&*near), &task.entry.name).or_else(|error| {
-            if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
-        })?;",
-    },
-    Bug {
         name: "removes what has changed since it was staged",
         file: "transfer.rs",
         honest: "match ends.source.remove(name, version)? {",
