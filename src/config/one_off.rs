@@ -72,7 +72,7 @@ pub(super) fn tree(
             }
             "recursive" => source.push(pair(&key, boolean(value))),
             "lock_file" | "if_exists" | "shard_by" | "description" => {
-                rule.push(pair(&key, text(value)))
+                rule.push(pair(&key, text(value)));
             }
             _ => rule.push(pair(&key, number(value))),
         }

@@ -22,7 +22,11 @@ fn items(count: usize) -> Tree {
     };
     let below: Tree = (0..count).map(item).collect();
     let above = |number: usize| {
-        let size_bytes = if number % 8 == 0 { 200_000 } else { 700 };
+        let size_bytes = if number.is_multiple_of(8) {
+            200_000
+        } else {
+            700
+        };
         (
             format!("{number:03}-{number:03}.edi"),
             vec![b'x'; size_bytes + number],
@@ -360,13 +364,9 @@ fn the_hash_is_the_one_that_the_reference_promises() {
         let [keys, name, hashed, hash, of_4] = row[..] else {
             panic!("{row:?}")
         };
-        let digest = Md5::digest(hashed);
-        let digest: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(digest, hash, "md5sum of {hashed}");
-        let number = u64::from_str_radix(hash, 16).unwrap();
+        let digest: [u8; 16] = Md5::digest(hashed).into();
+        let number = u64::from_be_bytes(digest[..8].try_into().unwrap());
+        assert_eq!(format!("{number:016x}"), hash, "md5sum of {hashed}");
         assert_eq!(format!("{}", number % 4), of_4, "{row:?}");
         let sandbox = Sandbox::without_minio();
         sandbox.rule(

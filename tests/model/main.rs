@@ -53,6 +53,8 @@ mod rule;
 mod run;
 #[path = "../../src/schedule.rs"]
 mod schedule;
+#[path = "../../src/shard.rs"]
+mod shard;
 #[path = "../../src/shell_pattern.rs"]
 mod shell_pattern;
 #[path = "../../src/stage.rs"]
