@@ -580,6 +580,7 @@ fn every_option_of_a_rule_from_the_command_line_has_its_effect() {
         ["--min-age-seconds", "500"],
         ["--lock-file", "bots.lock"],
         ["--concurrency", "1"],
+        ["--shard-by", "directory"],
         ["--description", "by hand"],
     ];
     let all = options.concat();
