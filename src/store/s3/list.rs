@@ -21,6 +21,9 @@ const FIRST_PAGE_KEYS: usize = 250;
 /// Keys on each further page: the most that the server gives.
 const PAGE_KEYS: usize = 1000;
 
+/// Keys on a page behind one of which most are wanted: those wait in memory until it is whole.
+const WANTED_PAGE_KEYS: usize = 500;
+
 /// So many pages in a row may be empty though truncated, then the server is not believed.
 const EMPTY_PAGES_MAX: usize = 100;
 
@@ -68,9 +71,9 @@ impl S3Store {
         let mut token: Option<String> = None;
         let mut last_key = String::new();
         let mut empty_pages = 0;
+        let mut keys = FIRST_PAGE_KEYS;
         loop {
             self.client.stop().check_request()?;
-            let keys = token.as_ref().map_or(FIRST_PAGE_KEYS, |_| PAGE_KEYS);
             let keep = |content| self.candidate(content, scope);
             let begin = match (&token, after) {
                 (Some(token), _) => Begin::At(token),
@@ -85,6 +88,12 @@ impl S3Store {
                 last_key: &last_key,
             };
             let page = self.page(&ask, &target, &keep)?;
+            let is_wanted = page.entries.len() > keys / 2;
+            keys = if is_wanted {
+                WANTED_PAGE_KEYS
+            } else {
+                PAGE_KEYS
+            };
             for entry in page.entries {
                 if sink(entry).is_break() {
                     return Ok(Listed::Stopped);
