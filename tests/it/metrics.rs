@@ -301,6 +301,8 @@ fn a_rule_that_another_one_halts_is_not_ok_and_its_items_are_backlog() {
 #[test]
 fn shards_have_series_of_their_own() {
     let (sandbox, file) = with_file();
+    sandbox.mkdir("in");
+    sandbox.rule("r", RULE);
     sandbox.env("BOTS_MOVER_SHARDS", "2");
     for index in ["0", "1"] {
         sandbox.env("JOB_COMPLETION_INDEX", index);

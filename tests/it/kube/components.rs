@@ -181,7 +181,7 @@ fn a_pushgateway_is_told_of_its_namespace_and_may_be_reached() {
     let kube = Kube::new();
     for place in [
         kube.overlay_with("prod", &["metrics"]),
-        kube.overlay_with("prod", &["metrics", "shards"]),
+        kube.overlay_with("prod", &["metrics", "per-direction"]),
     ] {
         let objects = kube.render(&place);
         for pod in objects.iter().filter_map(pod_of) {
