@@ -91,7 +91,7 @@ pub struct LocalTime {
 pub struct Rename {
     regex: Regex,
     replace: String,
-    template: Vec<Part>,
+    template: Vec<Piece>,
 }
 
 /// One mistake in a rename, and in which of its two texts.
@@ -104,7 +104,7 @@ pub enum Flaw {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Piece {
     Literal(String),
     Group(usize),
     Token(Token),
@@ -181,13 +181,13 @@ impl Rename {
 
     /// Whether the replacement puts this group's text into the new name.
     pub fn keeps_group(&self, index: usize) -> bool {
-        self.template.contains(&Part::Group(index))
+        self.template.contains(&Piece::Group(index))
     }
 
     /// The first token that tells an hour of the local time.
     pub fn local_hour(&self) -> Option<&'static str> {
-        let token = |part: &Part| match part {
-            Part::Token(token) if !token.utc && token.format.contains("%H") => Some(*token),
+        let token = |part: &Piece| match part {
+            Piece::Token(token) if !token.utc && token.format.contains("%H") => Some(*token),
             _ => None,
         };
         Some(self.template.iter().find_map(token)?.written())
@@ -198,7 +198,7 @@ impl Rename {
         let has_token = self
             .template
             .iter()
-            .any(|part| matches!(part, Part::Token(_)));
+            .any(|part| matches!(part, Piece::Token(_)));
         has_token && self.regex.is_match(&to_text(last_part))
     }
 
@@ -211,13 +211,13 @@ impl Rename {
     ) {
         for part in &self.template {
             match part {
-                Part::Literal(text) => renamed.extend_from_slice(text.as_bytes()),
+                Piece::Literal(text) => renamed.extend_from_slice(text.as_bytes()),
                 // A group that took no part in the match is empty.
-                Part::Group(index) => {
+                Piece::Group(index) => {
                     let text = captures.get(*index).map_or("", |group| group.as_str());
                     push_text(renamed, text, escaped);
                 }
-                Part::Token(token) => {
+                Piece::Token(token) => {
                     let text = when.map(|(instant, modified)| token.text(instant, modified));
                     let text = text.as_deref().unwrap_or_else(|| token.written());
                     renamed.extend_from_slice(text.as_bytes());
@@ -304,12 +304,12 @@ impl Token {
 struct Template<'a> {
     rest: &'a str,
     regex: Option<&'a Regex>,
-    parts: Vec<Part>,
+    parts: Vec<Piece>,
     flaws: Vec<String>,
 }
 
 impl<'a> Template<'a> {
-    fn parse(replace: &'a str, regex: Option<&'a Regex>) -> (Vec<Part>, Vec<String>) {
+    fn parse(replace: &'a str, regex: Option<&'a Regex>) -> (Vec<Piece>, Vec<String>) {
         let mut template = Self {
             rest: replace,
             regex,
@@ -386,7 +386,7 @@ impl<'a> Template<'a> {
             return self.literal(1);
         };
         match Token::named(word) {
-            Some(token) => self.parts.push(Part::Token(token)),
+            Some(token) => self.parts.push(Piece::Token(token)),
             None => self.flaws.push(format!(
                 "found the unknown token `{{{}}}`; allowed: {}",
                 word.escape_debug(),
@@ -406,7 +406,7 @@ impl<'a> Template<'a> {
             regex.capture_names().position(|known| known == Some(name))
         };
         match index {
-            Some(index) => self.parts.push(Part::Group(index)),
+            Some(index) => self.parts.push(Piece::Group(index)),
             None => self.flaws.push(format!(
                 "found the unknown group `{}`; allowed: {}",
                 name.escape_debug(),
@@ -417,10 +417,10 @@ impl<'a> Template<'a> {
 
     fn literal(&mut self, len: usize) {
         let (text, rest) = self.rest.split_at(len);
-        if let Some(Part::Literal(open)) = self.parts.last_mut() {
+        if let Some(Piece::Literal(open)) = self.parts.last_mut() {
             open.push_str(text);
         } else {
-            self.parts.push(Part::Literal(text.to_owned()));
+            self.parts.push(Piece::Literal(text.to_owned()));
         }
         self.rest = rest;
     }
