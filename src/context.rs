@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Context {
     pub temp_dir: PathBuf,
     /// Which items have room there.
     pub staging: Arc<Staging>,
+    /// How much all files together were written that was not pushed to the disk yet.
+    pub unpushed_bytes: Arc<AtomicU64>,
     /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
 }
@@ -33,6 +35,7 @@ impl Context {
             clock,
             temp_dir,
             staging: Arc::default(),
+            unpushed_bytes: Arc::default(),
             stop: Stop::default(),
         }
     }

@@ -10,8 +10,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fdatasync, fstatvfs, fsync,
@@ -35,6 +35,9 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 /// How many bytes are written before they are pushed to the disk. Up to twice as many can be in
 /// memory, because the last push may not be finished.
 const PUSH_BYTES: u64 = 8 << 20;
+
+/// The same of all files of a run together: what a pod of 64 MiB has beside the program itself.
+const PUSH_ALL_BYTES: u64 = 24 << 20;
 
 /// How many bytes staging files leave free on their filesystem, because other programs need room.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -69,8 +72,9 @@ pub struct PartFile {
     entry: Option<DirectoryEntry>,
     /// What it is, for error texts.
     shown: String,
-    /// All before this offset was pushed to the disk.
-    pushed_bytes: AtomicU64,
+    /// How much was written and not pushed to the disk yet: of this file, and of all of the run.
+    unpushed_bytes: AtomicU64,
+    all_unpushed_bytes: Arc<AtomicU64>,
     settled: OnceLock<()>,
     /// The room of a file without a name. It stands after `file`, so that the file is closed before
     /// the room is given back.
@@ -100,7 +104,7 @@ impl PartFile {
                 )
             })?;
             let part = Self::of(file, None, shown.clone());
-            part.reserve(size_bytes).map(|()| part)
+            part.reserve(size_bytes).map(|()| part.counted(context))
         };
         let (mut part, room) = context.staging.take(&context.stop, attempt)?;
         part.room = Some(room);
@@ -163,7 +167,8 @@ impl PartFile {
             file,
             entry,
             shown,
-            pushed_bytes: AtomicU64::new(0),
+            unpushed_bytes: AtomicU64::new(0),
+            all_unpushed_bytes: Arc::default(),
             settled: OnceLock::new(),
             room: None,
         }
@@ -176,19 +181,34 @@ impl PartFile {
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(|error| self.fault("write", error))?;
-        let end = offset + bytes.len() as u64;
-        if end - self.pushed_bytes.load(Ordering::Relaxed) >= PUSH_BYTES {
+        let length = bytes.len() as u64;
+        let own = self.unpushed_bytes.fetch_add(length, Ordering::Relaxed) + length;
+        let all = self.all_unpushed_bytes.fetch_add(length, Ordering::Relaxed) + length;
+        if own >= PUSH_BYTES || all >= PUSH_ALL_BYTES {
             fdatasync(&self.file).map_err(|error| self.fault("sync", error))?;
-            self.pushed_bytes.store(end, Ordering::Relaxed);
+            self.forget_unpushed();
         }
         Ok(())
     }
 
     /// Forgets what was written.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.pushed_bytes.store(0, Ordering::Relaxed);
+        self.forget_unpushed();
         let cut = self.file.set_len(0);
         cut.map_err(|error| self.fault("empty", error))
+    }
+
+    /// Counts it among all files of the run that are being written.
+    #[must_use]
+    pub(crate) fn counted(mut self, context: &Context) -> Self {
+        self.all_unpushed_bytes = Arc::clone(&context.unpushed_bytes);
+        self
+    }
+
+    /// Nothing of it waits to be pushed any more.
+    fn forget_unpushed(&self) {
+        let own = self.unpushed_bytes.swap(0, Ordering::Relaxed);
+        self.all_unpushed_bytes.fetch_sub(own, Ordering::Relaxed);
     }
 
     /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
@@ -218,6 +238,7 @@ impl PartFile {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result.map_err(|error| self.fault("close", error))?,
         }
+        self.forget_unpushed();
         self.settled.get_or_init(|| ());
         Ok(())
     }
@@ -301,6 +322,12 @@ impl PartFile {
                  `concurrency`",
             ),
         }
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        self.forget_unpushed();
     }
 }
 
@@ -453,5 +480,32 @@ mod tests {
         assert!(is_temporary(hidden_name("").as_bytes()));
         assert_ne!(hidden_name(""), hidden_name(""));
         assert!(!is_temporary(b"a.part") && !is_temporary(b".bots-mover-x"));
+    }
+
+    #[test]
+    fn what_all_files_of_a_run_have_not_pushed_is_bounded_and_given_back() {
+        const MIB: usize = 1 << 20;
+        let root = tempfile::tempdir().unwrap();
+        let context = Context::new(jiff::Timestamp::now, root.path().to_owned());
+        let unpushed = || context.unpushed_bytes.load(Ordering::Relaxed) / MIB as u64;
+        let written = |mebibytes: usize| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let directory = openat(CWD, root.path(), flags, Mode::empty()).unwrap();
+            let file = PartFile::create(directory, "a".into()).unwrap();
+            let file = file.counted(&context);
+            file.write(&vec![1; mebibytes * MIB], 0).unwrap();
+            file
+        };
+        let files: Vec<_> = (0..3).map(|_| written(7)).collect();
+        assert_eq!(unpushed(), 21);
+        let one_more = written(4);
+        assert_eq!(unpushed(), 21, "24 MiB were reached, so it was pushed");
+        drop(written(9));
+        assert_eq!(unpushed(), 21, "8 MiB of one file were reached");
+        files[0].settle().unwrap();
+        files[1].clear().unwrap();
+        assert_eq!(unpushed(), 7);
+        drop((files, one_more));
+        assert_eq!(unpushed(), 0);
     }
 }

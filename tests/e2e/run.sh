@@ -551,13 +551,14 @@ interrupt() {
     local in out node logs drain
     in=$(pods_of edi large-in)
     out=$(pods_of edi large-out)
+    # Each as soon as it says how far it is: ten seconds later it may be through.
     eventually 120 job_says edi large-in event=progress
-    eventually 120 job_says edi large-out event=progress
     kubectl logs "$in" --namespace edi --follow >in.log &
+    kubectl delete pod "$in" --namespace edi --wait=false
+    eventually 120 job_says edi large-out event=progress
     kubectl logs "$out" --namespace edi --follow >out.log &
     logs=$!
     node=$(kubectl get pod "$out" --namespace edi --output 'jsonpath={.spec.nodeName}')
-    kubectl delete pod "$in" --namespace edi --wait=false
     cordoned=$node
     kubectl drain "$node" --pod-selector batch.kubernetes.io/job-name=large-out \
         --delete-emptydir-data --timeout 120s &

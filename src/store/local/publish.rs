@@ -73,6 +73,7 @@ impl LocalStore {
         let directory = self.open_destination(dirs)?;
         self.sweep_once(dirs, &directory);
         PartFile::create(directory, shown)
+            .map(|part| part.counted(&self.context))
             .map_err(|error| fault_at("make a part file for", &self.place, name, error))
     }
 
