@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fdatasync, fstatvfs, fsync,
-    linkat, openat, renameat, renameat_with, statat, unlinkat,
+    Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, fadvise, fallocate, fdatasync,
+    fstatvfs, fsync, linkat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -187,6 +187,11 @@ impl PartFile {
         if own >= PUSH_BYTES || all >= PUSH_ALL_BYTES {
             fdatasync(&self.file).map_err(|error| self.fault("sync", error))?;
             self.forget_unpushed();
+            if self.entry.is_some() {
+                // Nobody reads it before it is placed, and what is kept of it counts in a pod's
+                // memory. An item for MinIO is read again at once.
+                let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+            }
         }
         Ok(())
     }
