@@ -86,6 +86,22 @@ fn the_proxy_passes_on_and_logs() {
 }
 
 #[test]
+fn client_outlives_a_connection_that_the_server_resets() {
+    let (proxy, _direct, seen) = through_proxy();
+    for op in [Op::Put, Op::List, Op::Get, Op::Delete] {
+        proxy.fault(When::op(op), Fault::ResetBefore);
+    }
+    seen.put("a", "1");
+    assert_eq!(seen.keys(), ["a"]);
+    assert_eq!(seen.get("a").body, b"1");
+    seen.delete("a");
+    assert_eq!(proxy.fired(), 4);
+    proxy.fault(When::op(Op::Put), Fault::LoseAnswer);
+    let told = std::thread::spawn(move || seen.put_new("b", "1")).join();
+    assert!(told.is_err(), "a conditional request is sent once");
+}
+
+#[test]
 fn the_proxy_answers_with_a_status_at_the_chosen_request() {
     let (proxy, _direct, seen) = through_proxy();
     seen.put("a", "1");

@@ -13,6 +13,8 @@ use ureq::http::{HeaderMap, Method, Request};
 use super::tree::{Bytes, Tree};
 
 const EXPIRES: Duration = Duration::from_secs(600);
+/// One more than the connections that the agent keeps.
+const REPEATS: u32 = 4;
 
 /// One bucket of one server.
 #[derive(Clone)]
@@ -209,8 +211,16 @@ impl Bucket {
             request = request.header(*name, *value);
         }
         let request = request.body(body).expect("a request can be built");
-        let sent = self.agent.run(request);
-        let (head, mut body) = sent
+        // A server may close a pooled connection at the moment it is used again, and every client
+        // has to expect it. A conditional request is sent once: the first may have been heard.
+        let once = headers.iter().any(|(name, _)| *name == "if-none-match");
+        let mut repeats = if once { 0 } else { REPEATS };
+        let mut answer = self.agent.run(request.clone());
+        while repeats > 0 && matches!(answer, Err(ureq::Error::Io(_))) {
+            repeats -= 1;
+            answer = self.agent.run(request.clone());
+        }
+        let (head, mut body) = answer
             .unwrap_or_else(|error| panic!("{method} {}: {error}", url.path()))
             .into_parts();
         let body = body.with_config().limit(u64::MAX).read_to_vec();
