@@ -32,8 +32,7 @@ const NAME_TRIES: u32 = 8;
 /// Less the process umask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// How many bytes are written before they are pushed to the disk. Up to twice as many can be in
-/// memory, because the last push may not be finished.
+/// How many bytes of a file are written before they are pushed to the disk, which is waited for.
 const PUSH_BYTES: u64 = 8 << 20;
 
 /// The same of all files of a run together: what a pod of 64 MiB has beside the program itself.

@@ -50,27 +50,35 @@ in_a_pod() {
     limit=300
 }
 
-# MOVER-ARGUMENTS: in the pod's group, with a TMPDIR on a disk, as an emptyDir is.
+# MOVER-ARGUMENTS: in the pod's group, with a TMPDIR on a disk, as an emptyDir is. What the group
+# holds that the kernel cannot drop at once is looked at 5 times a second.
 confined() {
     does 'cd /tmp/groups; rmdir pod; mkdir pod; echo '"$((pod_limit_mib << 20))"' >pod/memory.max
-        (while sleep 0.3; do awk "/^file_(dirty|writeback) / {sum += \$2}
-            END {print int(sum / 1024)}" pod/memory.stat; done >/tmp/unwritten) & sampler=$!
+        dmesg -c >/dev/null
+        (while sleep 0.2; do awk "{of[\$1] = int(\$2 / 1024)}
+            END {unwritten = of[\"file_dirty\"] + of[\"file_writeback\"]
+                print unwritten + of[\"anon\"] + of[\"sock\"] + of[\"kernel\"], unwritten, of[\"anon\"],
+                    of[\"sock\"], of[\"kernel\"], of[\"file\"] - unwritten}" pod/memory.stat
+            done >/tmp/samples) & sampler=$!
         code=0; from=$(date +%s)
         TMPDIR=/export/staging sh -c "echo \$\$ >/tmp/groups/pod/cgroup.procs
             exec as 1000 /tmp/bots-mover '"$1"'" || code=$?
         kill $sampler
-        echo "unwritten $(sort -n /tmp/unwritten | tail -n 1) KiB at most"
+        echo "unwritten $(sort -n -k 2 /tmp/samples | tail -n 1 | cut -d " " -f 2) KiB at most"
+        sort -n /tmp/samples | tail -n 1 | awk "{printf \"held %d KiB at most: \
+unwritten %d, anon %d, sock %d, kernel %d, and clean %d\\n\", \$1, \$2, \$3, \$4, \$5, \$6}"
         echo "seconds $(($(date +%s) - from))"
         echo "peak $(($(cat pod/memory.peak) >> 10)) KiB"
         echo "kills $(sed -n "s/^oom_kill //p" pod/memory.events)"
         echo "limit-met $(sed -n "s/^max //p" pod/memory.events)"
+        dmesg | grep -iE -A 60 "invoked oom-killer"
         exit $code'
 }
 
 # WHAT
 figures() {
     printf '# %s: %s, in a memory cgroup of %d MiB: %s\n' "$fs" "$1" "$pod_limit_mib" \
-        "$(grep --extended-regexp '^(seconds|peak|unwritten|kills|limit-met) ' <<<"$log" | paste -s -d ' ')"
+        "$(grep --extended-regexp '^(seconds|peak|unwritten|held|kills|limit-met) ' <<<"$log" | paste -s -d ' ')"
     is "$1 in $pod_limit_mib MiB of memory: exit code" "$status" 0
     is "$1: no process is killed for memory" "$(sed --quiet 's/^kills //p' <<<"$log")" 0
 }
