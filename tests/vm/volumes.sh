@@ -132,7 +132,9 @@ a_locked_file_waits() {
     is "the locked file stays, the other goes" "$(keys "$fs/lock")" "free.edi"
     # Bots' writer holds the lock and appends as it goes.
     does 'append() { bots "for i in 1 2 3 4 5 6; do echo \$i >>$other/lock/po.edi; sleep 0.2; done"; }
-        while_locked lock/po.edi append & sleep 0.6; move /data/lock "s3://$bucket/$fs/lock"; wait;
+        rm -f /tmp/held; while_locked lock/po.edi append &
+        until [ -s /tmp/held ]; do sleep 0.1; done
+        move /data/lock "s3://$bucket/$fs/lock"; wait
         move /data/lock "s3://$bucket/$fs/lock"'
     is "after the writer has let go it goes whole" "$(s3 "$bucket/$fs/lock/po.edi")" \
         "$(printf '%s\n' one 1 2 3 4 5 6)"
