@@ -62,6 +62,7 @@
 //! | `store::s3::answer` | what the server answers, its body still to be read |
 //! | `store::s3::error` | what a refusal means, such as a 503: its kind and its text |
 //! | `store::s3::transport` | what it means that a request had no whole answer |
+//! | `store::s3::connections` | its sockets: how they connect, and what the kernel keeps for them |
 //! | `stage` | the local temporary copy: hashed on the way in, handed out part by part |
 //! | `part` | files that are being written: hidden beside what they become, or without a name |
 //! | `environment` | environment variables |

@@ -35,7 +35,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 /// How many bytes of a file are written before they are pushed to the disk, which is waited for.
 const PUSH_BYTES: u64 = 8 << 20;
 
-/// The same of all files of a run together: what a pod of 64 MiB has beside the program itself.
+/// The same of all files of a run together: what a pod of 64 MiB has beside the program itself and
+/// its connections.
 const PUSH_ALL_BYTES: u64 = 24 << 20;
 
 /// How many bytes staging files leave free on their filesystem, because other programs need room.

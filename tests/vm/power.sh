@@ -22,27 +22,27 @@ power_cuts() {
 # VOLUME DISK CUTS FIRST: every other cut meets a move out of the directory. One that came when the
 # run was over, because the host was busy, is looked at as well, and made once more.
 cuts() {
-    local round late=0 fired=0 lost=0 altered=0 twice=0 bitten=0 unfinished=0
+    local disk=$2 round late=0 fired=0 lost=0 altered=0 twice=0 bitten=0 unfinished=0
     machine purge
     fs=$1
-    machine up -d "$2" -s "$work/share"
+    machine up -d "$disk" -s "$work/share"
     prepare_guest
     guest "lab $fs"
     for ((round = $4 + 1; fired < $3 && late <= $3; round++)); do
         if (((fired + $4) % 2)); then one_cut out; else one_cut in; fi
     done
     printf 'tried power-vm/%s-%s %d fired %d lost %d altered %d duplicates %d\n' \
-        "$fs" "$2" "$((fired + late))" "$fired" "$lost" "$altered" "$twice"
+        "$fs" "$disk" "$((fired + late))" "$fired" "$lost" "$altered" "$twice"
     log="cuts: $fired, and $late too late"
-    is "$2 disk: cuts that came in mid-run" "$fired" "$3"
-    is "$2 disk: lost, altered, not finished by a further run" "$lost $altered $unfinished" "0 0 0"
-    is "$2 disk: a writer that does not sync loses files, so the cuts are real" \
+    is "$disk disk: cuts that came in mid-run" "$fired" "$3"
+    is "$disk disk: lost, altered, not finished by a further run" "$lost $altered $unfinished" "0 0 0"
+    is "$disk disk: a writer that does not sync loses files, so the cuts are real" \
         "$((bitten > 0))" 1
 }
 
 # DIRECTION
 one_cut() {
-    local dir="cut-$1-$round" from to control mover goal pause files=$files_per_cut
+    local dir="cut-$disk-$1-$round" from to control mover goal pause files=$files_per_cut
     local l a t u said c whole
     rm --recursive --force "$work/share/set"
     make_files "$work/share/set" "$((files - 1))" 3000000
@@ -101,8 +101,8 @@ one_cut() {
         [[ "$(object_sums "$fs/$dir")" == "$(<"$work/wanted")" &&
             -z "$(guest "sums /data/$dir")" ]] || u=1
     fi
-    printf '# %s %s: cut after %d of %d moved, lost %d, altered %d, twice %d, %s; %s\n' \
-        "$fs" "$1" "$(grep --count event=moved "$work/log" || true)" "$files" $((l + said)) "$a" \
+    printf '# %s %s %s: cut after %d of %d moved, lost %d, altered %d, twice %d, %s; %s\n' \
+        "$fs" "$disk" "$1" "$(grep --count event=moved "$work/log" || true)" "$files" $((l + said)) "$a" \
         "$t" "next run $([[ $u == 0 ]] && echo "finishes" || echo "DOES NOT FINISH")" \
         "unsynced control files lost $((c - whole)) of $c"
     if ((l + said + a + u)); then
