@@ -19,21 +19,21 @@ power_cuts() {
     fi
 }
 
-# VOLUME DISK CUTS FIRST: every other cut meets a move out of the directory. One that came when the
-# run was over, because the host was busy, is looked at as well, and made once more.
+# VOLUME DISK CUTS FIRST: every other cut meets a move out of the directory. One that did not come
+# in mid-run, because the host was busy, is looked at as well, and made once more.
 cuts() {
-    local disk=$2 round late=0 fired=0 lost=0 altered=0 twice=0 bitten=0 unfinished=0
+    local disk=$2 round missed=0 fired=0 lost=0 altered=0 twice=0 bitten=0 unfinished=0
     machine purge
     fs=$1
     machine up -d "$disk" -s "$work/share"
     prepare_guest
     guest "lab $fs"
-    for ((round = $4 + 1; fired < $3 && late <= $3; round++)); do
+    for ((round = $4 + 1; fired < $3 && missed <= $3; round++)); do
         if (((fired + $4) % 2)); then one_cut out; else one_cut in; fi
     done
     printf 'tried power-vm/%s-%s %d fired %d lost %d altered %d duplicates %d\n' \
-        "$fs" "$disk" "$((fired + late))" "$fired" "$lost" "$altered" "$twice"
-    log="cuts: $fired, and $late too late"
+        "$fs" "$disk" "$((fired + missed))" "$fired" "$lost" "$altered" "$twice"
+    log="cuts: $fired in mid-run, $missed not"
     is "$disk disk: cuts that came in mid-run" "$fired" "$3"
     is "$disk disk: lost, altered, not finished by a further run" "$lost $altered $unfinished" "0 0 0"
     is "$disk disk: a writer that does not sync loses files, so the cuts are real" \
@@ -70,10 +70,10 @@ one_cut() {
     sleep "0.$(printf '%03d' $pause)"
     machine cut
     wait $control $mover || true
-    if grep --quiet event=run_done "$work/log"; then
-        late=$((late + 1))
-    else
+    if grep --quiet event=moved "$work/log" && ! grep --quiet event=run_done "$work/log"; then
         fired=$((fired + 1))
+    else
+        missed=$((missed + 1))
     fi
 
     machine up -s "$work/share" 2>"$work/up" || { cat "$work/up" && exit 1; }
