@@ -17,6 +17,8 @@
 //!
 //! # Invariants
 //!
+//! - An item that goes to `MinIO` in parts is completed only once all of it is staged and verified,
+//!   though its first parts are sent before (`store::s3::early`).
 //! - The source is removed only after the destination is whole and durable, and only if the source
 //!   still is what was staged (`transfer`).
 //! - Readers of a destination see nothing or the whole item; `store` publishes in one function.
@@ -58,6 +60,8 @@
 //! | `store::probe` | the words in which a store tells what a probe showed |
 //! | `store::local` | a directory; `tree`, `listing`, `publish`, `probe` |
 //! | `store::s3` | a bucket prefix: `list`, `get`, `put`, `tags`, `probe` |
+//! | `store::s3::early` | parts that go up while the rest is staged |
+//! | `store::s3::copy` | what the server copies from bucket to bucket |
 //! | `store::s3::client` | signs and sends a request, once; `retry` repeats it |
 //! | `store::s3::answer` | what the server answers, its body still to be read |
 //! | `store::s3::error` | what a refusal means, such as a 503: its kind and its text |

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{
     Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, fadvise, fallocate, fdatasync,
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::context::{Context, StagingRoom};
 use crate::error::{Error, Kind, Result};
+use crate::poison::unpoisoned;
 
 /// How the names of files that are being written begin and end. No item may take such a name, since
 /// a later run removes old ones.
@@ -32,8 +33,9 @@ const NAME_TRIES: u32 = 8;
 /// Less the process umask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// How many bytes of a file are written before they are pushed to the disk, which is waited for.
-const PUSH_BYTES: u64 = 8 << 20;
+/// How many bytes of a file are written before they are pushed to the disk. Up to twice as many can
+/// be in memory, and a few chunks: while one thread pushes, others write to the same file.
+const PUSH_BYTES: u64 = 7 << 20;
 
 /// The same of all files of a run together: what a pod of 64 MiB has beside the program itself and
 /// its connections.
@@ -75,6 +77,7 @@ pub struct PartFile {
     /// How much was written and not pushed to the disk yet: of this file, and of all of the run.
     unpushed_bytes: AtomicU64,
     all_unpushed_bytes: Arc<AtomicU64>,
+    pushing: Mutex<()>,
     settled: OnceLock<()>,
     /// The room of a file without a name. It stands after `file`, so that the file is closed before
     /// the room is given back.
@@ -169,6 +172,7 @@ impl PartFile {
             shown,
             unpushed_bytes: AtomicU64::new(0),
             all_unpushed_bytes: Arc::default(),
+            pushing: Mutex::default(),
             settled: OnceLock::new(),
             room: None,
         }
@@ -182,25 +186,46 @@ impl PartFile {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(|error| self.fault("write", error))?;
         let length = bytes.len() as u64;
-        let own = self.unpushed_bytes.fetch_add(length, Ordering::Relaxed) + length;
-        let all = self.all_unpushed_bytes.fetch_add(length, Ordering::Relaxed) + length;
-        if own >= PUSH_BYTES || all >= PUSH_ALL_BYTES {
-            fdatasync(&self.file).map_err(|error| self.fault("sync", error))?;
-            self.forget_unpushed();
-            if self.entry.is_some() {
-                // Nobody reads it before it is placed, and what is kept of it counts in a pod's
-                // memory. An item for MinIO is read again at once.
-                let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
-            }
+        self.all_unpushed_bytes.fetch_add(length, Ordering::Relaxed);
+        self.unpushed_bytes.fetch_add(length, Ordering::Relaxed);
+        if self.must_be_pushed() {
+            self.push()?;
         }
         Ok(())
     }
 
-    /// Forgets what was written.
-    pub(crate) fn clear(&self) -> Result<()> {
+    fn must_be_pushed(&self) -> bool {
+        self.unpushed_bytes.load(Ordering::Relaxed) >= PUSH_BYTES
+            || self.all_unpushed_bytes.load(Ordering::Relaxed) >= PUSH_ALL_BYTES
+    }
+
+    /// Pushes what has piled up to the disk, one thread at a time: the others may pile up as much
+    /// meanwhile.
+    fn push(&self) -> Result<()> {
+        let _alone = unpoisoned(self.pushing.lock());
+        if !self.must_be_pushed() {
+            return Ok(());
+        }
+        let piled = self.unpushed_bytes.swap(0, Ordering::Relaxed);
+        let pushed = fdatasync(&self.file).map_err(|error| self.fault("sync", error));
+        self.all_unpushed_bytes.fetch_sub(piled, Ordering::Relaxed);
+        if self.entry.is_some() {
+            // Nobody reads it before it is placed, and what is kept of it counts in a pod's memory.
+            // An item for MinIO is read again at once.
+            let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        }
+        pushed
+    }
+
+    /// Forgets what was written; takes room for so many bytes again where it had some.
+    pub(crate) fn clear(&self, size_bytes: u64) -> Result<()> {
         self.forget_unpushed();
         let cut = self.file.set_len(0);
-        cut.map_err(|error| self.fault("empty", error))
+        cut.map_err(|error| self.fault("empty", error))?;
+        match self.room {
+            Some(_) => self.reserve(size_bytes),
+            None => Ok(()),
+        }
     }
 
     /// Counts it among all files of the run that are being written.
@@ -501,15 +526,15 @@ mod tests {
             file.write(&vec![1; mebibytes * MIB], 0).unwrap();
             file
         };
-        let files: Vec<_> = (0..3).map(|_| written(7)).collect();
-        assert_eq!(unpushed(), 21);
-        let one_more = written(4);
-        assert_eq!(unpushed(), 21, "24 MiB were reached, so it was pushed");
-        drop(written(9));
-        assert_eq!(unpushed(), 21, "8 MiB of one file were reached");
+        let files: Vec<_> = (0..3).map(|_| written(6)).collect();
+        assert_eq!(unpushed(), 18);
+        let one_more = written(6);
+        assert_eq!(unpushed(), 18, "24 MiB were reached, so it was pushed");
+        drop(written(7));
+        assert_eq!(unpushed(), 18, "7 MiB of one file were reached");
         files[0].settle().unwrap();
-        files[1].clear().unwrap();
-        assert_eq!(unpushed(), 7);
+        files[1].clear(0).unwrap();
+        assert_eq!(unpushed(), 6);
         drop((files, one_more));
         assert_eq!(unpushed(), 0);
     }

@@ -1,12 +1,15 @@
 //! The local temporary copy of one item: memory while small; beyond, the room that its destination
 //! offers.
 //!
-//! Everything that streams through is hashed on the way: a CRC-64/NVME for each part of a later
-//! upload, and the one digest that the source promises. Invariant: a [`Staged`] is whole; it can
-//! only be had from [`Stage::finish`], which compares the length with what was announced.
+//! Everything that streams through is hashed on the way: a CRC-64/NVME for each part of an upload,
+//! and the one digest that the source promises. Invariant: a [`Staged`] is whole; it can only be
+//! had from [`Stage::finish`] and [`Stage::finish_parts`], which compare the length with what was
+//! announced.
 
+use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder};
 
@@ -100,7 +103,20 @@ impl Hasher {
     }
 }
 
-/// One part of a later multipart upload; the whole item where one request will do.
+/// How many parts an item this long has; an empty one has one.
+pub(crate) fn part_count(size_bytes: u64) -> usize {
+    let count = size_bytes.div_ceil(part_size(size_bytes));
+    usize::try_from(count).map_or(usize::MAX, |count| count.max(1))
+}
+
+/// Where a part begins and ends; parts count from 1.
+pub(crate) fn part_range(size_bytes: u64, number: u16) -> Range<u64> {
+    let step = part_size(size_bytes);
+    let start = u64::from(number - 1) * step;
+    start..(start + step).min(size_bytes)
+}
+
+/// One part of a multipart upload; the whole item where one request will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Where it begins, in bytes.
@@ -113,7 +129,45 @@ pub struct Part {
 
 enum Content {
     Memory(Vec<u8>),
-    File(PartFile),
+    File(Arc<PartFile>),
+}
+
+/// What is staged of an item: all of it, or as many parts as are there.
+pub(crate) struct Contents {
+    content: Content,
+    /// Counts every byte that is read.
+    meter: Arc<AtomicU64>,
+}
+
+impl Contents {
+    /// Reads at `offset` as much as there is, at most `buffer`; 0 only at the end.
+    ///
+    /// # Errors
+    /// `Storage`: the staging file cannot be read.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let amount = match &self.content {
+            Content::Memory(memory) => {
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(memory.len());
+                let amount = buffer.len().min(memory.len() - start);
+                buffer[..amount].copy_from_slice(&memory[start..start + amount]);
+                amount
+            }
+            Content::File(file) => file.read_at(buffer, offset)?,
+        };
+        self.meter.fetch_add(amount as u64, Ordering::Relaxed);
+        Ok(amount)
+    }
+}
+
+/// A part that is staged while the rest is on its way.
+pub(crate) struct StagedPart {
+    /// What it is read from.
+    pub(crate) contents: Contents,
+    /// Counts from 1.
+    pub(crate) number: u16,
+    pub(crate) part: Part,
 }
 
 /// Makes the file that an item is staged in when its length, in bytes, does not fit memory.
@@ -131,13 +185,14 @@ pub struct Stage<'a> {
     content: Option<Content>,
     expected_bytes: u64,
     written_bytes: u64,
-    /// Of the whole.
-    crc: Crc64,
     parts: Vec<Part>,
     part_bytes: u64,
-    /// Of the part that is being written, where there is more than one.
-    part: Crc64,
+    /// Of the part that is being written.
+    crc: Crc64,
     hasher: Option<Hasher>,
+    /// Where each part goes of an item that has more than one.
+    sender: Option<Sender<StagedPart>>,
+    begins: u32,
 }
 
 impl<'a> Stage<'a> {
@@ -150,11 +205,12 @@ impl<'a> Stage<'a> {
             content: None,
             expected_bytes: 0,
             written_bytes: 0,
-            crc: Crc64::new(),
             parts: Vec::new(),
             part_bytes: PART_MIN_BYTES,
-            part: Crc64::new(),
+            crc: Crc64::new(),
             hasher: None,
+            sender: None,
+            begins: 0,
         }
     }
 
@@ -168,6 +224,17 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Sends each part there as soon as it is staged, where there is more than one; `None` ends
+    /// that.
+    pub(crate) fn send_parts(&mut self, sender: Option<Sender<StagedPart>>) {
+        self.sender = sender;
+    }
+
+    /// Whether it was begun more than once: the parts that were sent before may be others.
+    pub(crate) fn was_restarted(&self) -> bool {
+        self.begins > 1
+    }
+
     /// Makes room for an item of this length, and starts the digest that its source promises.
     ///
     /// # Errors
@@ -176,9 +243,9 @@ impl<'a> Stage<'a> {
         self.expected_bytes = size_bytes;
         self.written_bytes = 0;
         self.part_bytes = part_size(size_bytes);
+        self.begins += 1;
         self.crc = Crc64::new();
         self.parts.clear();
-        self.part = Crc64::new();
         self.hasher = promised.map(Hasher::new);
         self.meter.store(0, Ordering::Relaxed);
         self.content = Some(match self.content.take() {
@@ -187,13 +254,13 @@ impl<'a> Stage<'a> {
                 Content::Memory(Vec::with_capacity(room))
             }
             Some(Content::File(begun)) => {
-                begun.clear()?;
+                begun.clear(size_bytes)?;
                 Content::File(begun)
             }
-            _ => Content::File(match self.room {
+            _ => Content::File(Arc::new(match self.room {
                 Some(room) => room(size_bytes)?,
                 None => PartFile::unnamed(self.context, size_bytes)?,
-            }),
+            })),
         });
         Ok(())
     }
@@ -207,10 +274,7 @@ impl<'a> Stage<'a> {
         self.context.stop.check()?;
         self.written_bytes += bytes.len() as u64;
         if self.written_bytes > self.expected_bytes {
-            return Err(Error::new(
-                Kind::Transient,
-                "stage: more bytes than announced",
-            ));
+            return Err(too_long());
         }
         self.meter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         match &mut self.content {
@@ -223,10 +287,7 @@ impl<'a> Stage<'a> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        self.crc.write(bytes);
-        if self.expected_bytes > self.part_bytes {
-            self.write_parts(bytes);
-        }
+        self.hash_parts(bytes);
         Ok(())
     }
 
@@ -236,45 +297,70 @@ impl<'a> Stage<'a> {
     /// `Transient`: fewer bytes than announced: the source ended early. `Other`: it was not begun.
     pub fn finish(&mut self) -> Result<(Staged, Option<Vec<u8>>)> {
         if self.written_bytes != self.expected_bytes {
-            let (got, wanted) = (self.written_bytes, self.expected_bytes);
-            return Err(Error::new(
-                Kind::Transient,
-                format!("stage: the source ended after {got} of {wanted} bytes"),
-            ));
+            return Err(ended_early(self.written_bytes, self.expected_bytes));
         }
-        let crc64 = self.crc.sum64();
-        if self.expected_bytes <= self.part_bytes {
-            let size_bytes = self.written_bytes;
-            self.parts.push(Part {
-                offset: 0,
-                size_bytes,
-                crc64,
-            });
-        } else if self.parts_end() < self.written_bytes {
+        if self.parts_end() < self.written_bytes || self.parts.is_empty() {
             self.close_part(self.written_bytes - self.parts_end());
         }
-        let digest = self.hasher.take().map(|hasher| hasher.finish(crc64));
-        let content = self.content.take().ok_or_else(not_begun)?;
         let parts = std::mem::take(&mut self.parts);
-        Ok((
-            Staged {
-                content,
-                meter: Arc::clone(&self.meter),
-                size_bytes: self.written_bytes,
-                crc64,
-                parts,
-            },
-            digest,
-        ))
+        self.whole(parts)
+    }
+
+    /// Where the parts of the item that was begun may be written by several threads at once; `None`
+    /// where it is in memory, or a digest is promised that cannot be put together from parts.
+    pub(crate) fn in_parts(&self) -> Option<InParts<'_>> {
+        let Some(Content::File(file)) = &self.content else {
+            return None;
+        };
+        matches!(self.hasher, None | Some(Hasher::Crc64)).then_some(InParts {
+            context: self.context,
+            file,
+            meter: &self.meter,
+            size_bytes: self.expected_bytes,
+        })
+    }
+
+    /// Ends a copy whose parts were written [`in_parts`](Self::in_parts); like
+    /// [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// `Transient`: a part is missing. `Other`: it was not begun.
+    pub(crate) fn finish_parts(&mut self, parts: Vec<Part>) -> Result<(Staged, Option<Vec<u8>>)> {
+        let end = parts.iter().try_fold(0, |end, part| {
+            (part.offset == end).then_some(end + part.size_bytes)
+        });
+        self.written_bytes = end.unwrap_or(0);
+        if self.written_bytes != self.expected_bytes {
+            return Err(ended_early(self.written_bytes, self.expected_bytes));
+        }
+        self.whole(parts)
+    }
+
+    fn whole(&mut self, parts: Vec<Part>) -> Result<(Staged, Option<Vec<u8>>)> {
+        let crc64 = parts.iter().fold(0, |crc, part| {
+            crc_shifted(crc, part.size_bytes) ^ part.crc64
+        });
+        let digest = self.hasher.take().map(|hasher| hasher.finish(crc64));
+        let contents = Contents {
+            content: self.content.take().ok_or_else(not_begun)?,
+            meter: Arc::clone(&self.meter),
+        };
+        let staged = Staged {
+            contents,
+            size_bytes: self.written_bytes,
+            crc64,
+            parts,
+        };
+        Ok((staged, digest))
     }
 
     /// Hashes each part for itself; `bytes` are counted already.
-    fn write_parts(&mut self, mut bytes: &[u8]) {
+    fn hash_parts(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let done = self.written_bytes - bytes.len() as u64 - self.parts_end();
             let room = usize::try_from(self.part_bytes - done).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.part.write(now);
+            self.crc.write(now);
             bytes = later;
             if now.len() == room {
                 self.close_part(self.part_bytes);
@@ -289,15 +375,128 @@ impl<'a> Stage<'a> {
     }
 
     fn close_part(&mut self, size_bytes: u64) {
-        let offset = self.parts_end();
-        let crc64 = self.part.sum64();
-        self.parts.push(Part {
-            offset,
+        let crc64 = std::mem::take(&mut self.crc).sum64();
+        let part = Part {
+            offset: self.parts_end(),
             size_bytes,
             crc64,
-        });
-        self.part = Crc64::new();
+        };
+        self.parts.push(part);
+        if let (Some(sender), Some(Content::File(file))) = (&self.sender, &self.content)
+            && self.expected_bytes > self.part_bytes
+            && let Ok(number) = u16::try_from(self.parts.len())
+        {
+            let contents = Contents {
+                content: Content::File(Arc::clone(file)),
+                meter: Arc::clone(&self.meter),
+            };
+            // Who receives no more needs no more parts.
+            let _ = sender.send(StagedPart {
+                contents,
+                number,
+                part,
+            });
+        }
     }
+}
+
+/// The file of an item whose parts are written by several threads at once.
+pub(crate) struct InParts<'a> {
+    context: &'a Context,
+    file: &'a PartFile,
+    meter: &'a AtomicU64,
+    size_bytes: u64,
+}
+
+impl InParts<'_> {
+    /// Writes the part of this number, which counts from 1, by `read` until that gives 0.
+    ///
+    /// # Errors
+    /// Those of `read`. `Transient`: it gave fewer bytes than the part has, or more. `Storage`:
+    /// there is no room left. `Stopped`: transfers are to be broken off.
+    pub(crate) fn write(
+        &self,
+        number: u16,
+        read: impl FnMut(&mut [u8]) -> Result<usize>,
+    ) -> Result<Part> {
+        let mut written = 0;
+        self.write_counted(number, read, &mut written)
+            .inspect_err(|_| {
+                self.meter.fetch_sub(written, Ordering::Relaxed);
+            })
+    }
+
+    fn write_counted(
+        &self,
+        number: u16,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize>,
+        written: &mut u64,
+    ) -> Result<Part> {
+        let range = part_range(self.size_bytes, number);
+        let size_bytes = range.end - range.start;
+        let mut buffer = chunk_for(size_bytes);
+        let mut crc = Crc64::new();
+        loop {
+            self.context.stop.check()?;
+            let amount = read(&mut buffer)?;
+            if amount == 0 && *written == size_bytes {
+                break;
+            }
+            let end = *written + amount as u64;
+            if amount == 0 {
+                return Err(ended_early(end, size_bytes));
+            }
+            if end > size_bytes {
+                return Err(too_long());
+            }
+            self.file.write(&buffer[..amount], range.start + *written)?;
+            crc.write(&buffer[..amount]);
+            self.meter.fetch_add(amount as u64, Ordering::Relaxed);
+            *written = end;
+        }
+        Ok(Part {
+            offset: range.start,
+            size_bytes,
+            crc64: crc.sum64(),
+        })
+    }
+}
+
+/// What a CRC-64/NVME adds to that of the whole when so many bytes follow: times x^(8 n), as zlib's
+/// `crc32_combine` does it. <https://github.com/madler/zlib/blob/master/crc32.c>
+fn crc_shifted(crc: u64, by_bytes: u64) -> u64 {
+    /// The polynomial, its bits reflected.
+    const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;
+    let times = |one: u64, mut other: u64| {
+        let mut product = 0;
+        for bit in (0..u64::BITS).rev() {
+            if one >> bit & 1 == 1 {
+                product ^= other;
+            }
+            let carry = if other & 1 == 1 { POLYNOMIAL } else { 0 };
+            other = other >> 1 ^ carry;
+        }
+        product
+    };
+    // The highest bit is x^0: this is x^8.
+    let (mut power, mut bytes, mut shifted) = (1 << 55, by_bytes, crc);
+    while bytes > 0 && crc != 0 {
+        if bytes & 1 == 1 {
+            shifted = times(power, shifted);
+        }
+        power = times(power, power);
+        bytes >>= 1;
+    }
+    shifted
+}
+
+fn too_long() -> Error {
+    Error::new(Kind::Transient, "stage: more bytes than announced")
+}
+
+fn ended_early(got: u64, wanted: u64) -> Error {
+    let what = format!("stage: the source ended after {got} of {wanted} bytes");
+    Error::new(Kind::Transient, what)
 }
 
 fn not_begun() -> Error {
@@ -309,8 +508,7 @@ fn not_begun() -> Error {
 
 /// A whole, verified copy of one item.
 pub struct Staged {
-    content: Content,
-    meter: Arc<AtomicU64>,
+    contents: Contents,
     size_bytes: u64,
     crc64: u64,
     parts: Vec<Part>,
@@ -337,24 +535,17 @@ impl Staged {
     /// # Errors
     /// `Storage`: the staging file cannot be read.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let amount = match &self.content {
-            Content::Memory(memory) => {
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(memory.len());
-                let amount = buffer.len().min(memory.len() - start);
-                buffer[..amount].copy_from_slice(&memory[start..start + amount]);
-                amount
-            }
-            Content::File(file) => file.read_at(buffer, offset)?,
-        };
-        self.meter.fetch_add(amount as u64, Ordering::Relaxed);
-        Ok(amount)
+        self.contents.read_at(buffer, offset)
+    }
+
+    /// What its parts are read from.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
     }
 
     /// The whole contents where they are in memory.
     pub fn in_memory(&self) -> Option<&[u8]> {
-        match &self.content {
+        match &self.contents.content {
             Content::Memory(memory) => Some(memory),
             Content::File(_) => None,
         }
@@ -362,7 +553,7 @@ impl Staged {
 
     /// The file that it was staged in, where that is in the directory of its destination.
     pub(crate) fn part_file(&self) -> Option<&PartFile> {
-        match &self.content {
+        match &self.contents.content {
             Content::File(file) if file.directory().is_some() => Some(file),
             _ => None,
         }
@@ -410,32 +601,54 @@ pub(crate) fn each_part<T: Send>(
     work: &(dyn Fn(u16) -> Result<T> + Sync),
 ) -> Result<Vec<T>> {
     let queue = Mutex::new((1..=u16::MAX).take(count));
-    let next = || unpoisoned(queue.lock()).next();
-    let take = || -> Result<Vec<(u16, T)>> {
-        let mut done = Vec::new();
-        while let Some(number) = next() {
-            let result = work(number).inspect_err(|_| while next().is_some() {})?;
-            done.push((number, result));
-        }
-        Ok(done)
+    let done = Mutex::new(Vec::with_capacity(count));
+    let step = || {
+        let Some(number) = unpoisoned(queue.lock()).next() else {
+            return Ok(false);
+        };
+        let result = work(number)?;
+        unpoisoned(done.lock()).push((number, result));
+        Ok(true)
     };
-    let mut done = thread::scope(|scope| {
+    work_together(helpers, &step, &mut || ())?;
+    let mut done = unpoisoned(done.into_inner());
+    done.sort_unstable_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Takes steps until there is none left, `helpers` threads beside the caller's, which does `first`
+/// before it goes along. Nobody takes another step once one has failed.
+///
+/// # Errors
+/// One of those that a step had.
+pub(crate) fn work_together(
+    helpers: usize,
+    step: &(dyn Fn() -> Result<bool> + Sync),
+    first: &mut dyn FnMut(),
+) -> Result<()> {
+    let failed = AtomicBool::new(false);
+    let steps = || -> Result<()> {
+        loop {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if !step().inspect_err(|_| failed.store(true, Ordering::Relaxed))? {
+                return Ok(());
+            }
+        }
+    };
+    thread::scope(|scope| {
         let spawn = |_| {
             let builder = Builder::new().stack_size(STACK_BYTES);
-            builder.spawn_scoped(scope, take)
+            builder.spawn_scoped(scope, steps)
         };
         // Fewer threads take longer, which is all.
         let threads: Vec<_> = (0..helpers).flat_map(spawn).collect();
-        let own = take();
-        threads.into_iter().fold(own, |done, thread| {
-            let theirs = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let (mut done, theirs) = (done?, theirs?);
-            done.extend(theirs);
-            Ok(done)
+        first();
+        threads.into_iter().fold(steps(), |done, thread| {
+            done.and(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
         })
-    })?;
-    done.sort_unstable_by_key(|(number, _)| *number);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
+    })
 }
 
 /// A buffer for one chunk; no more than an item of this length needs: most are small.
@@ -443,4 +656,47 @@ pub(crate) fn chunk_for(size_bytes: u64) -> Vec<u8> {
     let needed = usize::try_from(size_bytes).unwrap_or(usize::MAX);
     // At least one byte: a read into an empty buffer looks like the end of the item.
     vec![0; needed.clamp(1, CHUNK_BYTES)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_the_whole_object_without_a_gap() {
+        const MIB: u64 = 1 << 20;
+        for (size_bytes, count) in [
+            (16 * MIB + 1, 2),
+            (32 * MIB, 2),
+            (1024 * MIB + 1, 65),
+            (5 << 40, 9987),
+        ] {
+            assert_eq!(part_count(size_bytes), usize::from(count), "{size_bytes}");
+            let end = (1..=count).fold(0, |end, number| {
+                let range = part_range(size_bytes, number);
+                assert_eq!(range.start, end);
+                assert!(range.end > range.start);
+                range.end
+            });
+            assert_eq!(end, size_bytes);
+        }
+        assert_eq!(part_count(0), 1);
+    }
+
+    #[test]
+    fn checksum_of_parts_is_that_of_the_whole() {
+        let bytes: Vec<u8> = (0..5000_u32)
+            .flat_map(|at| (at * at).to_le_bytes())
+            .collect();
+        let crc = |bytes: &[u8]| {
+            let mut crc = Crc64::new();
+            crc.write(bytes);
+            crc.sum64()
+        };
+        for cut in [0, 1, 7, 8, 255, 256, 4095, 19_999, 20_000] {
+            let (first, last) = bytes.split_at(cut);
+            let both = crc_shifted(crc(first), last.len() as u64) ^ crc(last);
+            assert_eq!(both, crc(&bytes), "{cut}");
+        }
+    }
 }

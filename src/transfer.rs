@@ -15,8 +15,8 @@ use crate::logger::Level;
 use crate::object::{Entry, Name, Place, Version};
 use crate::plan::{Claims, numbered};
 use crate::rule::{IfExists, Mode, Rule};
-use crate::stage::Stage;
-use crate::store::{Clash, Fetched, Near, Published, Removed, Store, locked_note};
+use crate::stage::{PART_MIN_BYTES, Stage};
+use crate::store::{Clash, EarlySend, Fetched, Near, Published, Removed, Store, locked_note};
 
 /// How often one attempt begins anew because the source changed under it, or because the room that
 /// it was staged in is gone.
@@ -262,9 +262,9 @@ type Delivered = Result<(Version, Delivery), End>;
 fn deliver(ends: &Ends<'_>, task: &mut Task, wanted: &Name) -> Result<Delivered> {
     match copy_there(ends, task, wanted) {
         Ok(Some(delivered)) => Ok(Ok(delivered)),
-        Ok(None) => stage_and_publish(ends, task, wanted),
+        Ok(None) => stage_and_publish(ends, task, wanted, false),
         Err(error) if matches!(error.kind(), Kind::Other | Kind::Denied) => {
-            stage_and_publish(ends, task, wanted)
+            stage_and_publish(ends, task, wanted, true)
         }
         Err(error) => unstaged(error).map(Err),
     }
@@ -286,26 +286,62 @@ fn copy_there(
 }
 
 /// Steps 1 and 2: the whole item in a local temporary copy, then at its destination.
-fn stage_and_publish(ends: &Ends<'_>, task: &mut Task, wanted: &Name) -> Result<Delivered> {
+///
+/// `may_be_there`: a copy was made that nothing shows to be whole.
+fn stage_and_publish(
+    ends: &Ends<'_>,
+    task: &mut Task,
+    wanted: &Name,
+    may_be_there: bool,
+) -> Result<Delivered> {
     let room = |size_bytes| ends.dest.room(wanted, size_bytes);
     let mut stage = Stage::in_room(ends.context, &room, Arc::clone(&task.meter));
-    let fetched = ends.source.fetch(&task.entry, &mut stage);
-    let fetched = fetched.and_then(|mut fetched| {
+    let entry = &task.entry;
+    let mut fill = |stage: &mut Stage<'_>| {
+        let mut fetched = ends.source.fetch(entry, stage)?;
         if !is_file(&ends.rule.dest) {
-            ends.source.describe(&task.entry.name, &mut fetched)?;
+            ends.source.describe(&entry.name, &mut fetched)?;
         }
         Ok(fetched)
-    });
-    let fetched = match fetched {
+    };
+    let staged = if may_send_early(ends, entry, wanted)? {
+        let clash = match ends.rule.if_exists {
+            IfExists::Overwrite => Clash::Replace,
+            _ => Clash::Refuse,
+        };
+        let size_and_clash = (entry.size_bytes, clash);
+        ends.dest
+            .stage_by(wanted, size_and_clash, &mut stage, &mut fill)
+    } else {
+        fill(&mut stage).map(|fetched| (fetched, Ok(None)))
+    };
+    let (fetched, early) = match staged {
         Err(error) if error.kind() != Kind::Changed => return unstaged(error).map(Err),
-        fetched => fetched?,
+        staged => staged?,
     };
     task.bytes = fetched.staged.size_bytes();
     if let Some(age) = too_young(ends, &fetched.version) {
         return Ok(Err(End::Skipped(age)));
     }
-    let delivery = publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name)?;
+    let whole = Whole::Staged(Here {
+        fetched: &fetched,
+        early: early?,
+        may_be_there,
+    });
+    let delivery = publish(ends, wanted, &whole, &task.entry.name)?;
+    // What was sent early and not published is given up.
+    drop(whole);
     Ok(Ok((fetched.version, delivery)))
+}
+
+/// Whether parts of the item may be sent before the whole is staged: where it has some, and nothing
+/// has its name that it must not replace.
+fn may_send_early(ends: &Ends<'_>, entry: &Entry, wanted: &Name) -> Result<bool> {
+    let in_parts = is_file(&ends.rule.source)
+        && !is_file(&ends.rule.dest)
+        && entry.size_bytes > PART_MIN_BYTES;
+    let replaces = ends.rule.if_exists == IfExists::Overwrite;
+    Ok(in_parts && (replaces || ends.dest.look(wanted)?.is_none()))
 }
 
 /// What a failed staging means: somebody else's work is no failure.
@@ -367,30 +403,40 @@ enum Delivery {
 /// An item that is to be published.
 enum Whole<'a> {
     /// Here.
-    Staged(&'a Fetched),
+    Staged(Here<'a>),
     /// At the server of the destination, which copies it.
     Near(&'a dyn Near),
+}
+
+/// A staged item.
+struct Here<'a> {
+    fetched: &'a Fetched,
+    /// Its parts, where they were sent already.
+    early: Option<Box<dyn EarlySend + 'a>>,
+    /// A copy was made that nothing shows to be whole.
+    may_be_there: bool,
 }
 
 impl Whole<'_> {
     fn publish(&self, dest: &dyn Store, name: &Name, clash: Clash) -> Result<Published> {
         match self {
-            Self::Staged(fetched) => {
-                dest.publish(name, &fetched.staged, &fetched.attributes, clash)
-            }
+            Self::Staged(Here { fetched, early, .. }) => match early {
+                Some(early) => early.publish(name, &fetched.staged, clash),
+                None => dest.publish(name, &fetched.staged, &fetched.attributes, clash),
+            },
             Self::Near(near) => near.publish(name, clash),
         }
     }
 
     fn is_at(&self, dest: &dyn Store, name: &Name) -> Result<bool> {
         match self {
-            Self::Staged(fetched) => dest.holds(name, &fetched.staged),
+            Self::Staged(here) => dest.holds(name, &here.fetched.staged),
             Self::Near(near) => near.is_at(name),
         }
     }
 
     fn is_in_memory(&self) -> bool {
-        matches!(self, Self::Staged(fetched) if fetched.staged.in_memory().is_some())
+        matches!(self, Self::Staged(here) if here.fetched.staged.in_memory().is_some())
     }
 }
 
@@ -426,7 +472,9 @@ fn publish_new(ends: &Ends<'_>, name: &Name, item: &Whole<'_>) -> Result<Deliver
     if free && item.publish(ends.dest, name, Clash::Refuse)? == Published::Done {
         return Ok(Delivery::There(name.clone()));
     }
-    let content_matters = ends.rule.if_exists != IfExists::Skip || ends.rule.mode == Mode::Move;
+    let content_matters = ends.rule.if_exists != IfExists::Skip
+        || ends.rule.mode == Mode::Move
+        || matches!(item, Whole::Staged(here) if here.may_be_there);
     if content_matters && item.is_at(ends.dest, name)? {
         return Ok(Delivery::There(name.clone()));
     }

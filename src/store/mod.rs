@@ -102,6 +102,19 @@ pub struct Fetched {
     pub attributes: Attributes,
 }
 
+/// Stages an item.
+pub type Fill<'a> = &'a mut dyn FnMut(&mut Stage<'_>) -> Result<Fetched>;
+
+/// An item whose parts were sent while it was being staged. Dropped before it is published, nothing
+/// of them is left.
+pub trait EarlySend {
+    /// Like [`Store::publish`], of what was staged, without attributes.
+    fn publish(&self, name: &Name, staged: &Staged, clash: Clash) -> Result<Published>;
+}
+
+/// The parts that were sent early, where some were; or why they could not be sent.
+pub type Early<'a> = Result<Option<Box<dyn EarlySend + 'a>>>;
+
 /// An item that the server of its destination can copy by itself, in the state that it was seen in.
 /// An error of the kinds `Other` and `Denied` means that it does not, or that nothing shows what it
 /// did: then the item is staged.
@@ -190,6 +203,18 @@ pub trait Store: Send + Sync {
     /// Room for an item of so many bytes that is to be published under `name` and does not fit
     /// memory.
     fn room(&self, name: &Name, size_bytes: u64) -> Result<PartFile>;
+
+    /// Has `fill` stage an item of about so many bytes that has no attributes and is to be
+    /// published under `name`, and may send parts of it meanwhile.
+    fn stage_by<'a>(
+        &'a self,
+        _name: &Name,
+        _size_and_clash: (u64, Clash),
+        stage: &mut Stage<'_>,
+        fill: Fill<'_>,
+    ) -> Result<(Fetched, Early<'a>)> {
+        Ok((fill(stage)?, Ok(None)))
+    }
 
     /// Adds to what was fetched what only a copy into a bucket needs and the fetch did not bring.
     ///

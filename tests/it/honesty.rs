@@ -405,3 +405,21 @@ fn removal_that_timed_out_and_was_done_is_not_told_as_somebody_elses() {
     let told = run.of("moved")[0].get("note").to_owned();
     assert!(told.contains("by the removal that had no answer"), "{told}");
 }
+
+#[test]
+fn parts_go_up_and_ranges_come_back_on_any_server() {
+    let sandbox = Sandbox::new();
+    let body = noise((48 << 20) + 5, 9);
+    sandbox.write("in/a", &body);
+    sandbox.rule("out", &ends((End::File, End::S3)));
+    sandbox.run().succeeds();
+    assert!(sandbox.bucket().get("out/a").body == body);
+    sandbox.forget_rules();
+    sandbox.rule(
+        "back",
+        "src: {type: s3, path: out}, dest: {type: file, path: back}",
+    );
+    sandbox.run().succeeds();
+    assert!(sandbox.files("back") == tree(&[("a", body)]));
+    assert!(sandbox.bucket().keys().is_empty());
+}

@@ -25,6 +25,7 @@ mod graph;
 mod harness;
 mod honesty;
 mod kube;
+mod large;
 mod listing;
 mod local_store;
 mod logs;

@@ -25,7 +25,7 @@ use super::retry::{Try, quickly};
 use crate::context::{Context, Stop};
 use crate::environment::{Addressing, Connection, Verify};
 use crate::error::{Error, Kind, Result};
-use crate::stage::{Part, Staged};
+use crate::stage::{Contents, Part};
 
 /// How long a signature is good for: `MinIO` lets a clock be 15 minutes fast, this lets it be as
 /// slow. Only the head of a request must arrive in time, its body may take longer.
@@ -44,7 +44,7 @@ const ASK_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// An idle connection is not used for longer; `MinIO` closes it after 30 s.
 const IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// How many parts of large objects are sent beside those that the workers send. Each needs a
+/// How many parts of large objects are sent or read beside those of the workers. Each needs a
 /// connection and its buffers; more do not make one server faster.
 const HELPERS_MAX: usize = 3;
 
@@ -61,7 +61,7 @@ pub struct Client {
     addresses: Addresses,
     credentials: Credentials,
     endpoint: String,
-    /// How many threads more than the workers may send parts now.
+    /// How many threads more than the workers may send or read parts now.
     helpers: AtomicUsize,
     /// Whether the server refuses to replace an object where it is asked to, once that is known.
     pub(super) refuses: OnceLock<bool>,
@@ -376,7 +376,7 @@ pub(super) enum Payload<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
     /// A part of what is staged, read while it is sent.
-    Part(&'a Staged, Part),
+    Part(&'a Contents, Part),
 }
 
 impl Payload<'_> {
@@ -407,7 +407,7 @@ impl Read for PayloadReader<'_> {
                 bytes = &bytes[bytes.len() - usize::try_from(left).unwrap_or(0)..];
                 bytes.read(buffer)?
             }
-            Payload::Part(staged, part) => staged
+            Payload::Part(contents, part) => contents
                 .read_at(buffer, part.offset + self.sent)
                 .map_err(io::Error::other)?,
         };

@@ -2,6 +2,7 @@
 //! promises; or beside one, byte for byte.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,10 +10,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::answer::Answer;
 use super::client::{Headers, Payload};
 use super::error::Target;
-use super::{CHECKSUM_MODE, S3Store, described, etag_of};
+use super::{CHECKSUM_MODE, Head, S3Store, etag_of};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, Version};
-use crate::stage::{Algorithm, Stage, Staged, chunk_for};
+use crate::stage::{
+    Algorithm, InParts, Part, Stage, Staged, chunk_for, each_part, part_count, part_range,
+};
 use crate::store::Fetched;
 
 /// What is kept beside the contents, apart from `x-amz-meta-*`.
@@ -29,6 +32,9 @@ impl S3Store {
     /// Copies the whole object into `stage` and verifies it.
     pub(super) fn fetch_object(&self, entry: &Entry, stage: &mut Stage<'_>) -> Result<Fetched> {
         let key = self.key(&entry.name)?;
+        if let Some(fetched) = self.fetch_in_ranges(&key, entry, stage)? {
+            return Ok(fetched);
+        }
         let target = self.target("get", &key);
         self.client.tries(|attempt| {
             let headers: Headers<'_> = vec![CHECKSUM_MODE];
@@ -45,25 +51,105 @@ impl S3Store {
                 }
                 _ => return Err(answer.error()),
             }
-            let facts = Facts::read(&answer, &target, entry)?;
-            let promised = facts.promise.as_ref().map(|promise| promise.algorithm);
-            stage.begin(facts.size_bytes, promised)?;
-            let mut buffer = chunk_for(facts.size_bytes);
+            let head = Head::read(&answer, &target)?;
+            head.must_be_as_listed(entry, &target)?;
+            stage.begin(head.size_bytes, head.promised())?;
+            let mut buffer = chunk_for(head.size_bytes);
             loop {
                 match fill(&mut answer, &mut buffer)? {
                     0 => break,
                     amount => stage.write(&buffer[..amount])?,
                 }
             }
-            let (staged, digest) = stage.finish()?;
-            if let (Some(promise), Some(digest)) = (&facts.promise, digest) {
-                promise.compare(&digest, &target)?;
-            }
-            Ok(Fetched {
-                staged,
-                version: facts.version,
-                attributes: attributes(&answer),
+            head.fetched(stage.finish()?, &target)
+        })
+    }
+
+    /// Copies a long object into `stage`, several ranges of it at once, each on condition of the
+    /// `ETag` that a look has shown; `None` where one stream must do: nobody has time to help, a
+    /// digest is promised that cannot be put together from those of the ranges, or something on the
+    /// way does not know ranges.
+    fn fetch_in_ranges(
+        &self,
+        key: &str,
+        entry: &Entry,
+        stage: &mut Stage<'_>,
+    ) -> Result<Option<Fetched>> {
+        let helpers = self.client.spare_helpers(part_count(entry.size_bytes) - 1);
+        if helpers.count() == 0 {
+            return Ok(None);
+        }
+        let Some(head) = self.head(key)? else {
+            return Ok(None);
+        };
+        if !matches!(head.promised(), None | Some(Algorithm::Crc64Nvme)) {
+            return Ok(None);
+        }
+        let target = self.target("get", key);
+        head.must_be_as_listed(entry, &target)?;
+        stage.begin(head.size_bytes, head.promised())?;
+        let Some(parts) = stage.in_parts() else {
+            return Ok(None);
+        };
+        let unknown = AtomicBool::new(false);
+        let count = part_count(head.size_bytes);
+        let read = each_part(count, helpers.count(), &|number| {
+            let part = self.read_range(key, &head, &parts, number)?;
+            part.ok_or_else(|| {
+                unknown.store(true, Ordering::Relaxed);
+                target.error(Kind::Other, "no range of it was given")
             })
+        });
+        if unknown.into_inner() {
+            return Ok(None);
+        }
+        match head.fetched(stage.finish_parts(read?)?, &target) {
+            // Another try may help, which one stream has.
+            Err(error) if error.kind().is_quick() => Ok(None),
+            fetched => fetched.map(Some),
+        }
+    }
+
+    /// Reads one part of the object; `None` where the answer is not that part.
+    fn read_range(
+        &self,
+        key: &str,
+        head: &Head,
+        parts: &InParts<'_>,
+        number: u16,
+    ) -> Result<Option<Part>> {
+        let target = self.target("get", key);
+        let range = part_range(head.size_bytes, number);
+        let etag = format!("\"{}\"", head.etag());
+        let (first, last) = (range.start, range.end - 1);
+        let bytes = format!("bytes={first}-{last}");
+        let given = format!("bytes {first}-{last}/{}", head.size_bytes);
+        let headers: Headers<'_> = vec![("if-match", &etag), ("range", &bytes)];
+        self.client.tries(|attempt| {
+            let action = self.bucket.get_object(self.client.credentials(), key);
+            let mut answer = self
+                .client
+                .send(target, action, &headers, Payload::None, attempt)?;
+            match answer.status() {
+                206 => {}
+                200 => return Ok(None),
+                404 => return Err(self.not_found(answer, &target)),
+                412 => {
+                    let refused = answer.error().with_kind(Kind::Changed);
+                    // The server may not know the ETag that it shows of what it encrypts.
+                    let same = |now: Head| now.version == head.version;
+                    let fits = self.head(key)?.is_some_and(same);
+                    return if fits { Ok(None) } else { Err(refused) };
+                }
+                _ => return Err(answer.error()),
+            }
+            let is_it = answer.header("content-range") == Some(&*given)
+                && etag_of(&answer) == Some(head.etag());
+            if !is_it {
+                return Ok(None);
+            }
+            let part = parts.write(number, |buffer| fill(&mut answer, buffer))?;
+            Ok(Some(part))
         })
     }
 
@@ -113,41 +199,49 @@ impl S3Store {
     }
 }
 
-/// What the head of an answer says about the body that follows.
-struct Facts {
-    size_bytes: u64,
-    version: Version,
-    promise: Option<Promise>,
-}
-
-impl Facts {
-    fn read(answer: &Answer<'_>, target: &Target<'_>, entry: &Entry) -> Result<Self> {
-        let (version, size_bytes) = described(answer, target)?;
-        let etag = etag_of(answer).unwrap_or_default();
+impl Head {
+    /// Fails where the listing told another length of this state.
+    fn must_be_as_listed(&self, entry: &Entry, target: &Target<'_>) -> Result<()> {
         let is_listed = matches!(&entry.version, Version::Object { etag: listed, .. }
-            if **listed == *etag);
-        if is_listed && size_bytes != entry.size_bytes {
-            let listed = entry.size_bytes;
-            let why = format!("{size_bytes} bytes announced, but {listed} listed for this ETag");
+            if **listed == *self.etag());
+        let (announced, listed) = (self.size_bytes, entry.size_bytes);
+        if is_listed && announced != listed {
+            let why = format!("{announced} bytes announced, but {listed} listed for this ETag");
             return Err(target.error(Kind::Other, why));
         }
-        Ok(Self {
-            size_bytes,
-            promise: Promise::best(answer, etag),
-            version,
+        Ok(())
+    }
+
+    pub(super) fn promised(&self) -> Option<Algorithm> {
+        self.promise.as_ref().map(|promise| promise.algorithm)
+    }
+
+    /// What was staged, if it has the digest that was promised.
+    fn fetched(
+        self,
+        (staged, digest): (Staged, Option<Vec<u8>>),
+        target: &Target<'_>,
+    ) -> Result<Fetched> {
+        if let (Some(promise), Some(digest)) = (&self.promise, digest) {
+            promise.compare(&digest, target)?;
+        }
+        Ok(Fetched {
+            staged,
+            version: self.version,
+            attributes: self.attributes,
         })
     }
 }
 
 /// A digest of the whole object that the server gave before the body.
-struct Promise {
+pub(super) struct Promise {
     algorithm: Algorithm,
     digest: Vec<u8>,
 }
 
 impl Promise {
     /// The cheapest to verify: CRC-64/NVME is computed anyway.
-    fn best(answer: &Answer<'_>, etag: &str) -> Option<Self> {
+    pub(super) fn best(answer: &Answer<'_>, etag: &str) -> Option<Self> {
         let stored = |name, algorithm, bytes| {
             let digest = BASE64.decode(whole_checksum(answer, name)?).ok()?;
             (digest.len() == bytes).then_some(Self { algorithm, digest })

@@ -9,6 +9,7 @@ mod answer;
 mod client;
 mod connections;
 mod copy;
+mod early;
 mod error;
 mod get;
 mod list;
@@ -30,7 +31,8 @@ use self::answer::Answer;
 pub use self::client::{Client, agent_for_others, post, shown};
 use self::client::{Headers, Payload};
 use self::error::{OTHER_SERVER, Target, seconds_of};
-use super::{Clash, Fetched, Listed, Near, Order, Published, Removed, Scope, Store};
+use self::get::Promise;
+use super::{Clash, Early, Fetched, Fill, Listed, Near, Order, Published, Removed, Scope, Store};
 use crate::error::{Error, Kind, Result};
 use crate::object::{Attributes, Entry, KEY_MAX_BYTES, Name, Place, Version, part_flaw};
 use crate::part::PartFile;
@@ -220,6 +222,16 @@ impl Store for S3Store {
         PartFile::unnamed(self.client.context(), size_bytes)
     }
 
+    fn stage_by<'a>(
+        &'a self,
+        name: &Name,
+        size_and_clash: (u64, Clash),
+        stage: &mut Stage<'_>,
+        fill: Fill<'_>,
+    ) -> Result<(Fetched, Early<'a>)> {
+        self.send_early(name, size_and_clash, stage, fill)
+    }
+
     fn describe(&self, name: &Name, fetched: &mut Fetched) -> Result<()> {
         self.add_tags(&self.key(name)?, &mut fetched.attributes)
     }
@@ -299,6 +311,8 @@ struct Head {
     crc64: Option<String>,
     /// Without its tags.
     attributes: Attributes,
+    /// The best digest of the whole that it shows.
+    promise: Option<Promise>,
 }
 
 impl Head {
@@ -309,6 +323,7 @@ impl Head {
             size_bytes,
             crc64: get::whole_checksum(answer, "x-amz-checksum-crc64nvme").map(str::to_owned),
             attributes: get::attributes(answer),
+            promise: Promise::best(answer, etag_of(answer).unwrap_or_default()),
         })
     }
 

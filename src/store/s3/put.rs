@@ -21,7 +21,7 @@ use super::xml::is_whole;
 use super::{S3Store, etag_of, unquoted};
 use crate::error::{Kind, Result};
 use crate::object::Attributes;
-use crate::stage::{CHUNK_BYTES, Part, Staged, each_part};
+use crate::stage::{CHUNK_BYTES, Contents, Part, Staged, each_part};
 use crate::store::{Clash, Published};
 
 /// Verified by the server on every body, stored, and given back to whoever asks.
@@ -45,10 +45,15 @@ impl S3Store {
         attributes: &Attributes,
         clash: Clash,
     ) -> Result<Published> {
-        match staged.parts() {
-            [whole] => self.put_whole(key, staged, *whole, attributes, clash),
-            _ => self.put_parts(key, staged, attributes, clash),
+        if let [whole] = staged.parts() {
+            return self.put_whole(key, staged, *whole, attributes, clash);
         }
+        if clash == Clash::Refuse {
+            self.must_refuse()?;
+        }
+        let upload = self.create_upload(key, attributes)?;
+        let sent = self.upload_parts(&upload, staged);
+        self.put_parts(&upload, sent, staged, clash)
     }
 
     fn put_whole(
@@ -69,7 +74,7 @@ impl S3Store {
         }
         let (published, proof) = self.client.tries(|attempt| {
             let action = self.bucket.put_object(self.client.credentials(), key);
-            let payload = Payload::Part(staged, whole);
+            let payload = Payload::Part(staged.contents(), whole);
             let mut answer = self
                 .client
                 .send(target, action, &headers, payload, attempt)?;
@@ -109,28 +114,24 @@ impl S3Store {
         Err(error.advise(OTHER_SERVER))
     }
 
-    fn put_parts(
+    /// Makes the object of the parts that were sent.
+    pub(super) fn put_parts(
         &self,
-        key: &str,
+        upload: &Upload,
+        sent: Result<Vec<Sent>>,
         staged: &Staged,
-        attributes: &Attributes,
         clash: Clash,
     ) -> Result<Published> {
-        if clash == Clash::Refuse {
-            self.must_refuse()?;
-        }
-        let (upload_id, digest) = self.create_upload(key, attributes)?;
-        let completed = self
-            .upload_parts(key, &upload_id, staged, digest)
-            .and_then(|sent| {
-                let seal = Seal::Checksum(crc64_text(staged.crc64()));
-                let is_there = || self.is_there(key, staged);
-                let (published, proof) =
-                    self.complete(key, &upload_id, &sent, &seal, clash, &is_there)?;
-                let parts = sent.iter().all(|part| part.proof == Proof::Shown);
-                Ok((published, if parts { proof } else { Proof::Wanting }))
-            });
-        let (published, proof) = self.or_abort(key, &upload_id, completed)?;
+        let (key, upload_id) = (&upload.key, &upload.id);
+        let completed = sent.and_then(|sent| {
+            let seal = Seal::Checksum(crc64_text(staged.crc64()));
+            let is_there = || self.is_there(key, staged);
+            let (published, proof) =
+                self.complete(key, upload_id, &sent, &seal, clash, &is_there)?;
+            let parts = sent.iter().all(|part| part.proof == Proof::Shown);
+            Ok((published, if parts { proof } else { Proof::Wanting }))
+        });
+        let (published, proof) = self.or_abort(key, upload_id, completed)?;
         self.prove(key, staged, proof).map(|()| published)
     }
 
@@ -148,15 +149,16 @@ impl S3Store {
     }
 
     /// Begins an upload, if need be one that a `MinIO` of 2023 takes, which knows no CRC-64/NVME.
-    fn create_upload(&self, key: &str, attributes: &Attributes) -> Result<(String, Digest)> {
+    pub(super) fn create_upload(&self, key: &str, attributes: &Attributes) -> Result<Upload> {
         let mut headers = describing(attributes);
         headers.push(("x-amz-checksum-algorithm", "CRC64NVME"));
         headers.push(("x-amz-checksum-type", "FULL_OBJECT"));
-        if let Some(upload_id) = self.try_create_upload(key, &headers, Digest::Crc64)? {
-            return Ok((upload_id, Digest::Crc64));
-        }
-        self.create_plain_upload(key, attributes)
-            .map(|upload_id| (upload_id, Digest::Md5))
+        let (id, digest) = match self.try_create_upload(key, &headers, Digest::Crc64)? {
+            Some(id) => (id, Digest::Crc64),
+            None => (self.create_plain_upload(key, attributes)?, Digest::Md5),
+        };
+        let key = key.to_owned();
+        Ok(Upload { key, id, digest })
     }
 
     /// Begins an upload of parts that have an MD5 only, as those have that the server copies.
@@ -196,40 +198,36 @@ impl S3Store {
 
     /// Sends the parts, some of them at once: the server hashes each by itself. As many helpers go
     /// along as the run has to spare; without any, one part follows the other.
-    fn upload_parts(
-        &self,
-        key: &str,
-        upload_id: &str,
-        staged: &Staged,
-        digest: Digest,
-    ) -> Result<Vec<Sent>> {
-        let helpers = self.client.spare_helpers(staged.parts().len() - 1);
+    fn upload_parts(&self, upload: &Upload, staged: &Staged) -> Result<Vec<Sent>> {
         let parts = staged.parts();
+        let helpers = self.client.spare_helpers(parts.len() - 1);
         each_part(parts.len(), helpers.count(), &|number| {
             let part = parts[usize::from(number) - 1];
-            let header = match digest {
-                Digest::Crc64 => (CHECKSUM, crc64_text(part.crc64)),
-                Digest::Md5 => ("content-md5", md5_text(staged, part)?),
-            };
-            self.upload_part(key, upload_id, (staged, part), &header, number)
+            self.upload_part(upload, staged.contents(), number, part)
         })
     }
 
-    fn upload_part(
+    /// Sends a part; parts count from 1.
+    pub(super) fn upload_part(
         &self,
-        key: &str,
-        upload_id: &str,
-        (staged, part): (&Staged, Part),
-        (header, digest): &(&str, String),
+        upload: &Upload,
+        contents: &Contents,
         number: u16,
+        part: Part,
     ) -> Result<Sent> {
-        let target = self.target("put", key);
-        let headers: Headers<'_> = vec![(header, digest)];
+        let target = self.target("put", &upload.key);
         let checksum = crc64_text(part.crc64);
+        let header = match upload.digest {
+            Digest::Crc64 => (CHECKSUM, &*checksum),
+            Digest::Md5 => ("content-md5", &*md5_text(contents, part)?),
+        };
+        let headers: Headers<'_> = vec![header];
         let (etag, proof) = self.client.tries(|attempt| {
             let credentials = self.client.credentials();
-            let action = self.bucket.upload_part(credentials, key, number, upload_id);
-            let payload = Payload::Part(staged, part);
+            let action = self
+                .bucket
+                .upload_part(credentials, &upload.key, number, &upload.id);
+            let payload = Payload::Part(contents, part);
             let mut answer = self
                 .client
                 .send(target, action, &headers, payload, attempt)?;
@@ -352,6 +350,13 @@ pub(super) enum Seal {
     Etag(String),
 }
 
+/// An upload of parts that each have a checksum.
+pub(super) struct Upload {
+    pub(super) key: String,
+    pub(super) id: String,
+    digest: Digest,
+}
+
 /// What a server verifies parts by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Digest {
@@ -417,14 +422,14 @@ fn upload_id(text: &str, target: &Target<'_>) -> Result<String> {
 }
 
 /// The MD5 of a part as it stands in headers.
-fn md5_text(staged: &Staged, part: Part) -> Result<String> {
+fn md5_text(contents: &Contents, part: Part) -> Result<String> {
     let mut md5 = Md5::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut done = 0;
     while done < part.size_bytes {
         let room = usize::try_from(part.size_bytes - done).unwrap_or(usize::MAX);
         let room = room.min(buffer.len());
-        let amount = staged.read_at(&mut buffer[..room], part.offset + done)?;
+        let amount = contents.read_at(&mut buffer[..room], part.offset + done)?;
         if amount == 0 {
             break;
         }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use bots_mover::context::Context;
 use bots_mover::environment::Connection;
-use bots_mover::error::Kind;
+use bots_mover::error::{Error, Kind};
 use bots_mover::object::{Attributes, Version};
+use bots_mover::stage::Stage;
 use bots_mover::store::s3::{Client, S3Store};
 use bots_mover::store::{Clash, Published, Removed, Store as _};
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use rusty_s3::S3Action as _;
 use super::minio::connection;
 use super::proxy::{Fault, Proxy, answer};
 use super::{BIG, Sandbox, content_of, entries, fails, name, names, noise, put};
+use crate::support::Gate;
 
 impl Sandbox {
     /// A store whose requests go by a proxy.
@@ -635,4 +637,35 @@ fn session_token_is_sent_but_in_no_text() {
     let text = fails(entries(&store, true), Kind::Other, &["400"]);
     assert!(!text.contains("token-in-no-text"));
     assert!(proxy.requests()[0].contains("X-Amz-Security-Token=token-in-no-text"));
+}
+
+#[test]
+fn parts_that_wait_to_be_sent_stay_where_the_staging_failed() {
+    let sandbox = Sandbox::new();
+    let (gate, body) = (Gate::default(), noise(96 << 20));
+    let held = gate.clone();
+    let (store, proxy) = sandbox.behind(move |_, head| {
+        if head.contains("partNumber=") {
+            held.pass();
+        }
+        Fault::Pass
+    });
+    let mut stage = Stage::new(&sandbox.context);
+    let size_and_clash = (body.len() as u64, Clash::Replace);
+    let staged = store.stage_by(&name("big.bin"), size_and_clash, &mut stage, &mut |stage| {
+        stage.begin(body.len() as u64, None)?;
+        for chunk in body.chunks(1 << 20) {
+            stage.write(chunk)?;
+        }
+        gate.wait_for_arrivals(3);
+        gate.open();
+        Err(Error::new(Kind::Gone, "stage a"))
+    });
+    assert!(staged.is_err_and(|error| error.kind() == Kind::Gone));
+    let requests = proxy.requests();
+    let sent = requests
+        .iter()
+        .filter(|request| request.contains("partNumber="));
+    assert_eq!(sent.count(), 3, "of six");
+    assert_eq!(sandbox.uploads(), 0, "it is given up");
 }

@@ -46,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) query: Vec<(String, String)>,
     /// How long its body is said to be.
     pub(crate) body_bytes: usize,
+    /// The Range header, and whether the request depends on an `ETag`.
+    pub(crate) range: Option<(String, bool)>,
     /// The fault that fired, as text.
     pub(crate) fault: Option<String>,
     head: Vec<u8>,
@@ -585,6 +587,8 @@ impl Request {
             key: percent_decoded(key),
             query,
             fault: None,
+            range: header_of(&head, "range")
+                .map(|range| (range, header_of(&head, "if-match").is_some())),
             body_bytes: header_of(&head, "content-length").map_or(0, |v| v.parse().unwrap_or(0)),
             head,
             body: Vec::new(),
