@@ -13,11 +13,14 @@ use crate::support::{End, Fault, Gate, Op, Sandbox, When, ends, tree};
 
 const S3_TO_S3: (End, End) = (End::S3, End::S3);
 
-/// The longest that is staged.
-const STAGED_MAX_BYTES: usize = 16 << 20;
+/// The longest that is staged: in memory.
+const STAGED_MAX_BYTES: usize = 128 << 10;
+
+/// What the server copies in one part.
+const PART_BYTES: usize = 16 << 20;
 
 /// Two parts.
-const SIZE_BYTES: usize = STAGED_MAX_BYTES + 1;
+const SIZE_BYTES: usize = PART_BYTES + 1;
 
 /// How many requests carried contents; those that ask what the server can send a byte.
 fn carried(proxy: &Proxy) -> usize {
@@ -61,7 +64,7 @@ fn is_moved(sandbox: &Sandbox, run: &Run, body: &[u8]) {
 fn no_byte_of_a_large_object_passes_through_here_nor_through_tmpdir() {
     let sandbox = Sandbox::new();
     let other = sandbox.another_bucket();
-    let body = noise(2 * STAGED_MAX_BYTES + 5, 3);
+    let body = noise(2 * PART_BYTES + 5, 3);
     let key = "Händler/a b+c%41&=#?~'(1)*.edi";
     sandbox.bucket().put(&format!("in/{key}"), &body);
     let dest = format!("{{type: s3, bucket: {}, path: out}}", other.name());
@@ -77,7 +80,12 @@ fn no_byte_of_a_large_object_passes_through_here_nor_through_tmpdir() {
 
 #[test]
 fn short_object_is_staged_and_one_byte_more_is_copied() {
-    for (size_bytes, parts) in [(STAGED_MAX_BYTES, 0), (SIZE_BYTES, 2)] {
+    for (size_bytes, parts) in [
+        (STAGED_MAX_BYTES, 0),
+        (STAGED_MAX_BYTES + 1, 1),
+        (PART_BYTES, 1),
+        (SIZE_BYTES, 2),
+    ] {
         let sandbox = Sandbox::new();
         let body = noise(size_bytes, 5);
         sandbox.bucket().put("in/a", &body);
@@ -378,6 +386,20 @@ fn copy_that_cannot_be_shown_to_be_whole_is_staged() {
             assert!(proxy.count(Op::Get) > 0, "{policy}, {what}");
         }
     }
+}
+
+#[test]
+fn copy_that_cannot_be_shown_to_be_whole_is_compared_where_others_are_skipped() {
+    if !Minio::plain().refuses_to_replace() {
+        return;
+    }
+    let (sandbox, proxy, body) = world("mode: copy, if_exists: skip");
+    let other = Fault::replace("-2&#34;", "-3&#34;");
+    proxy.fault(When::op(Op::CompleteUpload), other);
+    let run = sandbox.run();
+    run.succeeds();
+    run.one("copied");
+    assert!(sandbox.bucket().get("out/a").body == body);
 }
 
 #[test]
