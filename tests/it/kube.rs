@@ -75,7 +75,7 @@ fn all_objects() -> &'static [(String, Vec<Value>)] {
             places.push(kube.overlay_with(environment, &["sharded"]));
             places
                 .push(kube.overlay_with(environment, &["private-ca", "per-direction", "registry"]));
-            places.push(kube.overlay_with(environment, &["metrics"]));
+            places.push(kube.overlay_with(environment, &["metrics", "dashboard"]));
         }
         let mut all: Vec<_> = places
             .into_iter()
