@@ -2,6 +2,7 @@
 //! --kustomize` would, and looked at object by object. No cluster is needed.
 
 mod alerts;
+mod capacity;
 mod components;
 mod gitops;
 mod jobs;

@@ -177,6 +177,25 @@ fn an_image_of_another_registry_is_named_in_one_place() {
 }
 
 #[test]
+fn an_image_is_pinned_by_the_digest_that_push_prints() {
+    let kube = Kube::new();
+    assert!(
+        kube.read("README.md")
+            .contains("`digest: sha256:…` in place of `newTag`")
+    );
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let file = "overlays/dev/kustomization.yaml";
+    let tag = concat!("newTag: ", env!("CARGO_PKG_VERSION"));
+    kube.edit(file, tag, &format!("digest: {digest}"));
+    for objects in [kube.render("overlays/dev"), kube.render("job")] {
+        let pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();
+        assert_eq!(pods.len(), 1);
+        let image = format!("localhost/bots-mover@{digest}");
+        assert_eq!(pods[0]["containers"][0]["image"], image);
+    }
+}
+
+#[test]
 fn a_pushgateway_is_told_of_its_namespace_and_may_be_reached() {
     let kube = Kube::new();
     for place in [
