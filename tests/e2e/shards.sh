@@ -23,7 +23,11 @@ EOT
     fill_bucket late
     start_sharded closed 4 <<'EOT'
 config:
-  defaults: { base_file_path: /home/bots/.bots, exit_on_first_failure: false }
+  defaults:
+    base_file_path: /home/bots/.bots
+    exit_on_first_failure: false
+    retries: 2
+    wait_seconds: 1
   closed:
     src: { type: s3, path: closed }
     dest: { type: file, path: inbound/closed }
@@ -85,7 +89,7 @@ shards_at_once() {
             echo \"order \$n\" >outbound/shards/\$n.edi; done"
         start_sharded "$count" "$count" <<'EOT'
 config:
-  defaults: { base_file_path: /home/bots/.bots }
+  defaults: { base_file_path: /home/bots/.bots, retries: 2, wait_seconds: 1 }
   closed:
     src: { type: s3, path: closed }
     dest: { type: file, path: inbound/closed }
