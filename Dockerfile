@@ -28,7 +28,8 @@ COPY src src
 RUN cargo build --release --locked \
     && mkdir -p /rootfs/tmp \
     && chmod 1777 /rootfs/tmp \
-    && cp target/release/bots-mover /rootfs/
+    && install -m 755 target/release/bots-mover /rootfs/ \
+    && install -m 644 src/LICENSE /rootfs/
 
 # /tmp comes along because scratch has none and staging needs one.
 FROM base

@@ -81,8 +81,9 @@ Usage: ./build.sh [COMMAND [ARGUMENT ...]]
   e2e      only what 'test' does on the cluster; tests/e2e/run.sh tells what that needs
   vm       only what 'test' does in a virtual machine; tests/vm/run.sh tells what that needs
   bench    measure the program beside rclone and mc; 'bench ROW RUNS' measures one kind of work
-           only, or 'all', that many times (3), 'bench scale' how cost grows, 'bench plots' draws
-           the tables; tests/bench/README.md
+           only, or 'all', that many times (3), 'bench scale' how cost grows, 'bench shards' what
+           several processes bring and what a listing costs each, 'bench plots' draws the
+           tables; tests/bench/README.md
   help     this text
 TEXT
 }

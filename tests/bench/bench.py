@@ -9,6 +9,7 @@ Standard library only.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -145,9 +146,8 @@ def scale(options):
     print(f"\nload at the end: {load()}")
 
 
-def arguments():
+def arguments(tools=("mover", "rclone", "mc", "minio", "delay", "floor")):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tools = ["mover", "rclone", "mc", "minio", "delay", "floor"]
     for name in tools:
         parser.add_argument(f"--{name}", type=os.path.abspath)
     parser.add_argument("--directory", help="where the files lie; default: TMPDIR")
@@ -180,11 +180,9 @@ class Bench:
 
     def __enter__(self):
         (self.work / "staging").mkdir()
-        os.mkfifo(self.work / "fifo")
         self.near = f"127.0.0.1:{free_port()}"
         self.start_minio()
-        far = self.child([self.tools["delay"], self.near, str(ONE_WAY_MS)], stdout=subprocess.PIPE)
-        self.far = far.stdout.readline().decode().strip()
+        self.far = self.away(ONE_WAY_MS)
         for bucket in [BUCKET, "master"]:
             self.mc("mb", f"m/{bucket}")
         return self
@@ -193,6 +191,11 @@ class Bench:
         for child in self.children:
             child.kill()
             child.wait()
+
+    def away(self, one_way_ms):
+        """The address of the same server, so far away."""
+        delay = [self.tools["delay"], self.near, str(one_way_ms)]
+        return self.child(delay, stdout=subprocess.PIPE).stdout.readline().decode().strip()
 
     def child(self, command, **how):
         child = subprocess.Popen(command, env=self.environment(), **how)
@@ -204,7 +207,7 @@ class Bench:
         command = [self.tools["minio"], "server", "--address", self.near]
         command += ["--console-address", console, str(self.work / "minio")]
         with open(self.work / "minio.log", "wb") as log:
-            self.child(command, stdout=log, stderr=log)
+            self.minio = self.child(command, stdout=log, stderr=log)
         end = time.monotonic() + START_PATIENCE_S
         while self.mc("ls", "m", check=False).returncode != 0:
             if time.monotonic() > end:
@@ -254,40 +257,58 @@ class Bench:
 
     def measure_scale(self, row):
         """One run of the mover over files that are made for it."""
+        self.make_new(row)
+        figures = self.run_one(row, "mover")
+        self.check_new(row)
+        return figures
+
+    def make_new(self, row):
         for directory in (self.source, self.dest):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
         self.mc("rm", "--recursive", "--force", f"m/{BUCKET}/{row.name}/", check=False)
         self.fill(row, row.count)
-        figures = self.run_one(row, "mover")
+
+    def check_new(self, row):
         brought = len(files(self.dest) if row.inwards else self.keys(row))
         left = len(self.keys(row) if row.inwards else files(self.source))
         if (brought, left) != (row.count, 0):
-            sys.exit(f"scale: brought {brought} of {row.count} and left {left}")
-        return figures
+            sys.exit(f"{row.name}: brought {brought} of {row.count} and left {left}")
 
     def run_one(self, row, program):
+        address = self.far if row.far else self.near
+        return self.run_at_once([self.command(row, program)], address, f"{row.name}: {program}")
+
+    def run_at_once(self, commands, address, what):
+        """Wall time of them all, the CPU time of all together, the peak memory of the largest."""
         output = self.work / "output"
         output.write_bytes(b"")
-        environment = self.environment(self.far if row.far else self.near)
-        environment |= {
-            "FIFO": str(self.work / "fifo"),
-            "OUTPUT": str(output),
-            "PYTHON": sys.executable,
-            "REPORT": REPORT,
-        }
-        command = ["sh", "-c", LAUNCHER, "sh", *self.command(row, program)]
-        launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-        # Opening waits for the program's start, reading for its end.
-        with open(self.work / "fifo", "rb") as fifo:
+        launchers, fifos = [], [self.work / f"fifo-{number}" for number in range(len(commands))]
+        for command, fifo in zip(commands, fifos):
+            if not fifo.exists():
+                os.mkfifo(fifo)
+            environment = self.environment(address)
+            environment |= {
+                "FIFO": str(fifo),
+                "OUTPUT": str(output),
+                "PYTHON": sys.executable,
+                "REPORT": REPORT,
+            }
+            launch = ["sh", "-c", LAUNCHER, "sh", *command]
+            launchers.append(subprocess.Popen(launch, env=environment, stdout=subprocess.PIPE))
+        # Opening waits for a program's start, reading for its end.
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(open(fifos[0], "rb"))]
             started = time.monotonic()
-            fifo.read()
+            opened += [stack.enter_context(open(fifo, "rb")) for fifo in fifos[1:]]
+            for fifo in opened:
+                fifo.read()
             wall = time.monotonic() - started
-        report, _ = launcher.communicate()
-        status, cpu, peak = report.split()
-        if int(status) != 0:
-            sys.exit(f"{row.name}: {program} ended with {status.decode()}: {output.read_text()}")
-        return wall, float(cpu), int(peak)
+        reports = [launcher.communicate()[0].split() for launcher in launchers]
+        for status, _, _ in reports:
+            if int(status) != 0:
+                sys.exit(f"{what} ended with {status.decode()}: {output.read_text()}")
+        return wall, sum(float(cpu) for _, cpu, _ in reports), max(int(peak) for *_, peak in reports)
 
     # --- the same work for each program ---
 

@@ -21,6 +21,8 @@ shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=tests/e2e/support.sh
 source support.sh
+# shellcheck source=tests/e2e/shards.sh
+source shards.sh
 
 readonly here=$PWD root=$PWD/../..
 readonly environments=(edi-dev edi-staging edi)
@@ -33,7 +35,7 @@ readonly storage_class="${E2E_STORAGE_CLASS:-}"
 readonly host_path="${E2E_HOST_PATH:-/var/tmp/bots-mover-e2e}"
 readonly secret_key=e2e-secret-key-of-the-mover root_password=e2e-secret-key-of-root
 # With so little CPU this takes longer than the 20 s that a stopped run has for what is in flight.
-readonly large_mib=400 slow_cpu=25m
+readonly large_in_mib=400 large_out_mib=250 slow_cpu=15m
 work=$(mktemp --directory "${TMPDIR:-/tmp}/mover-e2e.XXXXXX")
 readonly work
 minio_pod=minio
@@ -65,6 +67,7 @@ main() {
     # What takes long in the cluster is begun here and looked at below.
     start_tick
     start_failing_jobs
+    check "several pods share a run; one of them is deleted while it waits" start_shards
     check "the first file comes, and Bots sees it" first_file
     check "a Job from the CronJob moves both ways, now, twice, and is Complete" job_from_cronjob
     check "rules on standard input run once" rules_from_stdin
@@ -76,6 +79,10 @@ main() {
     check "a Job runs rules of its own" job_with_rules
     check "a changed config comes under a new name" config_change
     check "exit 1 fails the Job after two more tries; describe tells what failed" exit_1
+    check "the items of the deleted shard come with its next attempt" retried_shard
+    check "a shard that fails three times fails the Job when the others are done" lost_shard
+    check "1, 2 and 4 shards take each item once and leave none, both ways" shards_at_once
+    check "exit 2 of shards fails the Job at once" exit_2_of_shards
     check "a CronJob per direction: each runs its own rules, here on a large file" start_large
     check "one pod is deleted, the other one drained from its node, in mid-transfer" interrupt
     check "only DNS and MinIO are to be reached, and nobody reaches the mover" network_policies
@@ -535,11 +542,11 @@ start_large() {
     printf 'components: [../../components/per-direction]\n' >>kube/overlays/prod/kustomization.yaml
     readme 'apply --kustomize "kube/overlays/[$]environment"'
     kubectl exec minio --namespace minio -- sh -c "cd /tmp &&
-        head -c ${large_mib}m /dev/urandom >large && sha256sum <large &&
+        head -c ${large_in_mib}m /dev/urandom >large && sha256sum <large &&
         mc --quiet cp large minio/edi/in/x12/850/large.edi >&2" >in.sum
-    kubectl create job large-in --from cronjob/bots-mover --namespace edi
-    bots edi "cd outbound/810 && head -c ${large_mib}m /dev/urandom >large.edi &&
+    bots edi "cd outbound/810 && head -c ${large_out_mib}m /dev/urandom >large.edi &&
         touch -t 202001010000 large.edi && sha256sum <large.edi" >out.sum
+    kubectl create job large-in --from cronjob/bots-mover --namespace edi
     kubectl create job large-out --from cronjob/bots-mover-outbound --namespace edi
     eventually 120 job_says edi large-in 'event=rule_start rule=inbound_850 selected=1'
     eventually 120 job_says edi large-out 'event=rule_start rule=outbound_810 selected=1'
@@ -551,11 +558,8 @@ interrupt() {
     local in out node logs drain
     in=$(pods_of edi large-in)
     out=$(pods_of edi large-out)
-    # Each as soon as it says how far it is: ten seconds later it may be through.
-    eventually 120 job_says edi large-in event=progress
     kubectl logs "$in" --namespace edi --follow >in.log &
     kubectl delete pod "$in" --namespace edi --wait=false
-    eventually 120 job_says edi large-out event=progress
     kubectl logs "$out" --namespace edi --follow >out.log &
     logs=$!
     node=$(kubectl get pod "$out" --namespace edi --output 'jsonpath={.spec.nodeName}')

@@ -1,4 +1,4 @@
-"""Fails unless a saved image holds the program, a /tmp and nothing else.
+"""Fails unless a saved image holds the program, its licence, a /tmp and nothing else.
 
 Usage: contents.py ARCHIVE ARCHITECTURE VERSION [SIZE_LIMIT_BYTES]
 ARCHIVE is what 'docker save' or './build.sh image' writes.
@@ -12,6 +12,7 @@ import tarfile
 SIZE_LIMIT_BYTES = 4_000_000  # of a program that was optimised
 
 FILES = [
+    "-rw-r--r-- 0:0 LICENSE",
     "-rwxr-xr-x 0:0 bots-mover",
     "drwxrwxrwt 0:0 tmp",
 ]
@@ -46,7 +47,7 @@ def main(archive_name, architecture, version, limit_bytes=SIZE_LIMIT_BYTES):
     expect("version", labels[begin + "version"], version)
     if size_bytes > int(limit_bytes):
         sys.exit(f"the layers have {size_bytes} bytes, more than {limit_bytes}")
-    print(f"{architecture}: {' and '.join(FILES)}, nothing else; {size_bytes} bytes")
+    print(f"{architecture}: {', '.join(FILES)}, nothing else; {size_bytes} bytes")
 
 
 def line(member):

@@ -43,7 +43,7 @@ other_architecture() {
 }
 
 # Usage: build_image ARCHITECTURE
-# Builds in a directory that holds the binary alone, as an image has it: any target directory will
+# Builds in a directory that holds the binary and the licence alone, as an image has them: any target directory will
 # do then, and no builder has to be sent the sources. The time of the build and the builder's
 # version stay out of the image: the same binary gives the same digest.
 build_image() (
@@ -57,6 +57,7 @@ build_image() (
     mkdir --mode 755 "$context/rootfs"
     mkdir --mode 1777 "$context/rootfs/tmp"
     install --mode 755 "$built" "$context/rootfs/bots-mover"
+    install --mode 644 src/LICENSE "$context/rootfs"
     find "$context" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
     # Docker reads the variable.
     if [[ $builder != docker ]]; then

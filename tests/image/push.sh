@@ -42,12 +42,15 @@ push_archives() (
     echo "digest: $(<"$digest")"
 )
 
-# What the program is made of, and the checksums of all that is handed out.
+# What the program is made of, under which licence, what is new, and the checksums of all that is
+# handed out.
 describe_release() {
     local sbom="bots-mover-$version.cdx.json"
     need python3
     python3 .ci/sbom.py "$target" "$version" >"$target_dir/$sbom"
-    (cd "$target_dir" && sha256sum "bots-mover-$version"-*.tar "$sbom" | tee SHA256SUMS)
+    install --mode 644 --target-directory "$target_dir" src/LICENSE src/CHANGELOG.md
+    (cd "$target_dir" && sha256sum "bots-mover-$version"-*.tar "$sbom" LICENSE CHANGELOG.md |
+        tee SHA256SUMS)
 }
 
 # A registry of our own, on a port that nobody listens on: the list there names both images, and the

@@ -215,3 +215,52 @@ fn the_plots_of_the_benchmark_show_its_tables() {
     assert!(written.contains("xychart-beta"));
     assert_eq!(drawn, written, "run ./build.sh bench plots");
 }
+
+#[test]
+fn the_licence_is_the_one_that_the_package_and_the_image_name() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let licence = read("src/LICENSE");
+    let name = licence.lines().next().unwrap().strip_suffix(" License");
+    let name = name.expect("its name in the first line");
+    assert_eq!(name, env!("CARGO_PKG_LICENSE"));
+    let label = format!("org.opencontainers.image.licenses=\"{name}\"");
+    assert!(read("Dockerfile").contains(&label), "no label {label}");
+    for section in ["Permission is hereby granted", "WITHOUT WARRANTY"] {
+        assert!(licence.contains(section), "{section}");
+    }
+    // Both ways to an image take it along.
+    for path in ["Dockerfile", "tests/image/images.sh"] {
+        assert!(read(path).contains("src/LICENSE"), "{path}");
+    }
+}
+
+/// The shape of <https://keepachangelog.com/en/1.1.0/>.
+#[test]
+fn the_changelog_has_this_version_and_says_what_kind_each_change_is() {
+    let kinds = [
+        "Added",
+        "Changed",
+        "Deprecated",
+        "Removed",
+        "Fixed",
+        "Security",
+    ];
+    let text = fs::read_to_string(root().join("src/CHANGELOG.md")).unwrap();
+    let below = |mark: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(mark));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let versions = below("## ");
+    let newest = versions.first().expect("a version");
+    let version = format!("[{}] - ", env!("CARGO_PKG_VERSION"));
+    let date = newest.strip_prefix(&version);
+    let date = date.unwrap_or_else(|| panic!("{newest:?} is not {version:?}"));
+    let is_date = regex::Regex::new(r"^\d{4}-\d\d-\d\d$").unwrap();
+    assert!(date == "unreleased" || is_date.is_match(date), "{date}");
+    let sections = below("### ");
+    assert!(!sections.is_empty());
+    for section in &sections {
+        assert!(kinds.contains(&section.as_str()), "{section}");
+    }
+    assert!(!below("- ").is_empty());
+}

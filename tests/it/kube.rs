@@ -2,6 +2,7 @@
 //! --kustomize` would, and looked at object by object. No cluster is needed.
 
 mod alerts;
+mod capacity;
 mod components;
 mod gitops;
 mod jobs;
@@ -75,7 +76,7 @@ fn all_objects() -> &'static [(String, Vec<Value>)] {
             places.push(kube.overlay_with(environment, &["sharded"]));
             places
                 .push(kube.overlay_with(environment, &["private-ca", "per-direction", "registry"]));
-            places.push(kube.overlay_with(environment, &["metrics"]));
+            places.push(kube.overlay_with(environment, &["metrics", "dashboard"]));
         }
         let mut all: Vec<_> = places
             .into_iter()

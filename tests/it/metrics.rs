@@ -116,14 +116,12 @@ impl Server {
 
     /// Waits until Prometheus has this value of the query.
     fn has(&self, query: &str, right: impl Fn(f64) -> bool) -> f64 {
-        let encoded: Vec<_> = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let value = |answer: &str| {
-            let answer: Value = serde_json::from_str(answer).ok()?;
-            let value = answer.pointer("/data/result/0/value/1")?;
-            value.as_str()?.parse::<f64>().ok()
+            let first = series_of(answer)?.into_iter().next()?;
+            first.pointer("/value/1")?.as_str()?.parse::<f64>().ok()
         };
-        let path = format!("/api/v1/query?query={}", encoded.concat());
-        let answer = self.wait_for(&path, |answer| value(answer).is_some_and(&right));
+        let is_right = |answer: &str| value(answer).is_some_and(&right);
+        let answer = self.wait_for(&path_of(query), is_right);
         value(&answer).unwrap()
     }
 }
@@ -133,6 +131,18 @@ impl Drop for Server {
         drop(self.watchdog.stdin.take());
         let _ = self.watchdog.wait();
     }
+}
+
+/// Where Prometheus answers this query.
+fn path_of(query: &str) -> String {
+    let encoded: Vec<_> = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    format!("/api/v1/query?query={}", encoded.concat())
+}
+
+/// The series of an answer of Prometheus; `None` where it is none, or refuses the query.
+fn series_of(answer: &str) -> Option<Vec<Value>> {
+    let answer: Value = serde_json::from_str(answer).ok()?;
+    answer.pointer("/data/result")?.as_array().cloned()
 }
 
 /// A world whose runs write here.
@@ -206,6 +216,85 @@ fn prometheus_sees_a_success_a_failure_that_keeps_it_and_a_success() {
     prometheus.has(&of("last_success_timestamp_seconds"), |at| at > first);
     let all = pushgateway.get("/metrics").unwrap();
     assert!(!all.contains("a.edi"), "{all}");
+}
+
+/// The dashboard with its variables filled in as Grafana does it.
+fn queries(dashboard: &Value, namespace: &str, rule: &str) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let fill = |target: &Value| {
+        let mut query = target["expr"].as_str().unwrap().to_owned();
+        for variable in dashboard["templating"]["list"].as_array().unwrap() {
+            let name = variable["name"].as_str().unwrap();
+            let value = match name {
+                "namespace" => namespace,
+                "rule" => rule,
+                _ => variable["current"]["value"].as_str().unwrap_or_default(),
+            };
+            query = query.replace(&format!("${name}"), value);
+        }
+        assert!(
+            !query.contains('$'),
+            "a variable that is not there: {query}"
+        );
+        query
+    };
+    targets.map(fill).collect()
+}
+
+#[test]
+fn every_query_of_the_dashboard_finds_what_a_run_sent_and_nothing_of_other_rules() {
+    let pushgateway = Server::pushgateway();
+    let prometheus = Server::prometheus(&pushgateway);
+    let sandbox = Sandbox::without_minio();
+    sandbox.env("BOTS_MOVER_METRICS", &pushgateway.url);
+    sandbox.env("POD_NAMESPACE", "edi");
+    sandbox.rule("in/850 ü", RULE);
+    sandbox.write("in/a.edi", "1234");
+    sandbox.run().succeeds();
+    let text = include_str!("../../kube/components/dashboard/bots-mover.json");
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+
+    // What Grafana offers to choose from.
+    let offered = regex::Regex::new(r"^label_values\((.*), (\w+)\)$").unwrap();
+    for (name, value) in [("namespace", "edi"), ("rule", "in/850 ü")] {
+        let mut variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+        let variable = variables.find(|variable| variable["name"] == name).unwrap();
+        let asked = variable["query"]["query"].as_str().unwrap();
+        let asked = offered.captures(asked).expect(asked);
+        let selector = asked[1].replace("$namespace", ".*");
+        let query = format!("count by ({}) ({selector})", &asked[2]);
+        let has_it = |answer: &str| {
+            let series = series_of(answer).unwrap_or_default();
+            series.iter().any(|one| one["metric"][name] == value)
+        };
+        prometheus.wait_for(&path_of(&query), has_it);
+    }
+
+    let mut all = 0;
+    // "All" of both variables, and one of each.
+    for (namespace, rule) in [(".*", ".*"), ("edi", "in/850 ü")] {
+        for query in queries(&dashboard, namespace, rule) {
+            let found = |answer: &str| series_of(answer).is_some_and(|found| !found.is_empty());
+            prometheus.wait_for(&path_of(&query), found);
+            all += 1;
+        }
+    }
+    assert!(all >= 16, "only {all}");
+    // What is of a run has no rule.
+    let of_run = ["bots_mover_exit_code", "bots_mover_build_info"];
+    for (namespace, rule) in [("edi", "other"), ("other", ".*")] {
+        for query in queries(&dashboard, namespace, rule) {
+            if namespace == "edi" && of_run.iter().any(|metric| query.contains(metric)) {
+                continue;
+            }
+            let answer = prometheus.get(&path_of(&query)).unwrap();
+            let found = series_of(&answer).expect(&query);
+            assert!(found.is_empty(), "{query}: {answer}");
+        }
+    }
 }
 
 #[test]

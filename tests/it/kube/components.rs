@@ -177,6 +177,25 @@ fn an_image_of_another_registry_is_named_in_one_place() {
 }
 
 #[test]
+fn an_image_is_pinned_by_the_digest_that_push_prints() {
+    let kube = Kube::new();
+    assert!(
+        kube.read("README.md")
+            .contains("`digest: sha256:…` in place of `newTag`")
+    );
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let file = "overlays/dev/kustomization.yaml";
+    let tag = concat!("newTag: ", env!("CARGO_PKG_VERSION"));
+    kube.edit(file, tag, &format!("digest: {digest}"));
+    for objects in [kube.render("overlays/dev"), kube.render("job")] {
+        let pods: Vec<Value> = objects.iter().filter_map(pod_of).collect();
+        assert_eq!(pods.len(), 1);
+        let image = format!("localhost/bots-mover@{digest}");
+        assert_eq!(pods[0]["containers"][0]["image"], image);
+    }
+}
+
+#[test]
 fn a_pushgateway_is_told_of_its_namespace_and_may_be_reached() {
     let kube = Kube::new();
     for place in [
@@ -206,4 +225,55 @@ fn a_pushgateway_is_told_of_its_namespace_and_may_be_reached() {
             assert_eq!(labels, selected, "{what}");
         }
     }
+}
+
+#[test]
+fn grafana_s_sidecar_finds_the_dashboard_and_tidying_up_does_not() {
+    let kube = Kube::new();
+    let objects = kube.render(&kube.overlay_with("prod", &["metrics", "dashboard"]));
+    let mut maps = of_kind(&objects, "ConfigMap");
+    let map = maps.find(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1");
+    let map = map.expect("a ConfigMap with the label");
+    // A hash in the name would leave the old dashboard beside the new one.
+    assert_eq!(map["metadata"]["name"], "bots-mover-dashboard");
+    let file = kube.read("components/dashboard/bots-mover.json");
+    assert_eq!(map["data"], json!({ "bots-mover.json": file }));
+    let labels = map["metadata"]["labels"].as_object().unwrap();
+    assert!(!labels.contains_key("app.kubernetes.io/name"), "{labels:?}");
+    let tidy_up = kube.command("kubectl delete configmap");
+    assert!(tidy_up.contains("--selector=app.kubernetes.io/name="));
+}
+
+#[test]
+fn the_panels_of_the_dashboard_lie_side_by_side_and_ask_one_prometheus() {
+    let file = Kube::new().read("components/dashboard/bots-mover.json");
+    let dashboard: Value = serde_json::from_str(&file).unwrap();
+    let panels = list(&dashboard, "/panels");
+    let mut places = Vec::new();
+    let mut ids = Vec::new();
+    for panel in &panels {
+        for asks in [vec![panel.clone()], list(panel, "/targets")].concat() {
+            let source = json!({ "type": "prometheus", "uid": "${DS_PROMETHEUS}" });
+            assert_eq!(asks["datasource"], source);
+        }
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(x + w <= 24, "{panel}");
+        places.extend((x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))));
+        ids.push(panel["id"].as_u64().unwrap());
+    }
+    for (what, count) in [("ids", ids.len()), ("places", places.len())] {
+        ids.sort_unstable();
+        ids.dedup();
+        places.sort_unstable();
+        places.dedup();
+        let left = if what == "ids" {
+            ids.len()
+        } else {
+            places.len()
+        };
+        assert_eq!(left, count, "two panels share {what}");
+    }
+    let variables = list(&dashboard, "/templating/list");
+    assert_eq!(variables[0]["name"], "DS_PROMETHEUS");
+    assert_eq!(variables[0]["type"], "datasource");
 }
