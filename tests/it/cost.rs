@@ -241,8 +241,8 @@ fn memory_stays_small_whatever_the_size_and_the_number_of_items() {
 
 /// All rules list at once, and a page was in memory whole: 50 MiB more than for one key each where
 /// keys are long. Now what nobody wants is not kept, and only what is wanted of a page waits until
-/// the page is whole. Measured: 2.3 to 4.7 MiB for long keys, 1.6 to 2.9 MiB for short ones; 6.2 MiB
-/// on a busy machine.
+/// the page is whole. Measured: 2.3 to 4.7 MiB for long keys, 1.6 to 2.9 MiB for short ones; on a
+/// busy machine 6.2 MiB.
 #[test]
 fn forty_listings_at_once_take_little_more_memory_than_forty_rules() {
     let peak = |keys: usize, pad: usize, glob: &str| {
