@@ -28,9 +28,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "takes a failed publication for done",
         file: "transfer.rs",
-        honest: "publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name)?;",
-        planted:
-            "publish(ends, wanted, &Whole::Staged(&fetched), &task.entry.name).or_else(|error| {
+        honest: "publish(ends, wanted, &whole, &task.entry.name)?;",
+        planted: "publish(ends, wanted, &whole, &task.entry.name).or_else(|error| {
             if BUG { Ok(Delivery::There(wanted.clone())) } else { Err(error) }
         })?;",
     },
