@@ -513,6 +513,18 @@ mod tests {
     }
 
     #[test]
+    fn staging_file_that_is_begun_anew_takes_its_room_again() {
+        let root = tempfile::tempdir().unwrap();
+        let context = Context::new(jiff::Timestamp::now, root.path().to_owned());
+        let file = PartFile::unnamed(&context, 4 << 20).unwrap();
+        let room = || rustix::fs::fstat(&file.file).unwrap().st_blocks * 512;
+        let before = room();
+        assert!(before >= 4 << 20, "{before}");
+        file.clear(4 << 20).unwrap();
+        assert_eq!(room(), before);
+    }
+
+    #[test]
     fn what_all_files_of_a_run_have_not_pushed_is_bounded_and_given_back() {
         const MIB: usize = 1 << 20;
         let root = tempfile::tempdir().unwrap();

@@ -98,6 +98,25 @@ fn short_object_is_staged_and_one_byte_more_is_copied() {
 }
 
 #[test]
+fn copy_in_one_part_has_the_md5_of_its_source_or_is_staged() {
+    let sandbox = Sandbox::new();
+    let body = noise(STAGED_MAX_BYTES + 1, 5);
+    sandbox.bucket().put("in/a", &body);
+    sandbox.rule("r", &ends(S3_TO_S3));
+    let source = sandbox.bucket().head("in/a").expect("it is there");
+    let md5 = source.header("etag").trim_matches('"').to_owned();
+    let proxy = sandbox.proxy();
+    let other = Fault::bend(move |answer| {
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.contains(&md5), "{text}");
+        answer.body = text.replace(&md5, &"a".repeat(32)).into_bytes();
+    });
+    proxy.fault(When::op(Op::CopyPart), other);
+    is_moved(&sandbox, &sandbox.run(), &body);
+    assert_eq!(proxy.count(Op::CompleteUpload), 0, "it was believed");
+}
+
+#[test]
 fn copy_by_the_server_keeps_headers_metadata_and_tags() {
     let (sandbox, proxy, body) = world("mode: copy");
     let headers = [
