@@ -179,6 +179,21 @@ fn server_that_ignores_the_condition_is_found_out_before_anything_is_replaced() 
 }
 
 #[test]
+fn server_that_ignores_the_condition_is_sent_no_part_of_a_large_file() {
+    let sandbox = Sandbox::new();
+    let proxy = sandbox.proxy();
+    proxy.fault(When::op(Op::Put).always(), Fault::status(400, "BadDigest"));
+    sandbox.write("in/a", noise((32 << 20) + 1, 3));
+    sandbox.rule("r", &format!("{}, if_exists: fail", ends(FILE_TO_S3)));
+    sandbox
+        .run()
+        .fails()
+        .says("failed", &["ignores `If-None-Match`"]);
+    let uploads = [Op::CreateUpload, Op::UploadPart].map(|op| proxy.count(op));
+    assert_eq!(uploads, [0, 0]);
+}
+
+#[test]
 fn what_the_server_can_is_asked_once_a_run_and_only_where_a_rule_needs_it() {
     for (policy, puts) in [("overwrite", 3), ("fail", 3 + 2)] {
         let sandbox = Sandbox::new();
