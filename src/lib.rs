@@ -60,6 +60,7 @@
 //! | `store::probe` | the words in which a store tells what a probe showed |
 //! | `store::local` | a directory; `tree`, `listing`, `publish`, `probe` |
 //! | `store::s3` | a bucket prefix: `list`, `get`, `put`, `tags`, `probe` |
+//! | `store::s3::get` | an object to a stage, by one stream or, when long, in ranges |
 //! | `store::s3::early` | parts that go up while the rest is staged |
 //! | `store::s3::copy` | what the server copies from bucket to bucket |
 //! | `store::s3::client` | signs and sends a request, once; `retry` repeats it |
