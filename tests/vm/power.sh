@@ -107,7 +107,7 @@ one_cut() {
         "unsynced control files lost $((c - whole)) of $c"
     if ((l + said + a + u)); then
         printf '%s\n' "$log" | tail -n 20 | sed 's/^/  | /'
-        comm -3 <(sort "$work/wanted") "$work/either" | head -n 20 | sed 's/^/  # /'
+        comm -3 <(sort "$work/wanted") "$work/either" | sed --quiet '1,20s/^/  # /p'
     fi
     : $((lost += l + said)) $((altered += a)) $((twice += t)) $((unfinished += u > 0))
     guest "rm -rf \$back/$dir" || true
