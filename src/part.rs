@@ -247,6 +247,12 @@ impl PartFile {
         read.map_err(|error| self.fault("read", error))
     }
 
+    /// How often a byte that is written to it counts: what is staged where it goes need not be
+    /// written once more to be published.
+    pub(crate) fn progress_per_byte(&self) -> u64 {
+        if self.entry.is_some() { 2 } else { 1 }
+    }
+
     /// The directory that its name is in.
     pub(crate) fn directory(&self) -> Option<&OwnedFd> {
         self.entry.as_ref().map(|entry| &entry.directory)

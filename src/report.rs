@@ -148,14 +148,20 @@ impl<'a> Events<'a> {
             .emit();
     }
 
-    /// `progress` of an item that has been in flight for long.
-    pub fn progress(self, rule: &Rule, name: &Name, bytes: u64, of: u64) {
+    /// `progress` of an item that has been in flight for long; `names` at its source and its
+    /// destination.
+    pub fn progress(self, rule: &Rule, names: (&Name, &Name), bytes: u64, of: u64) {
+        let from = still_silent(&rule.source).filter(|_| bytes == 0);
+        // Staged elsewhere and not written there yet, or all written and not synced.
+        let waits_there = bytes == of / 2 || bytes == of;
+        let to = still_silent(&rule.dest).filter(|_| waits_there);
         self.of(rule, Level::Info, "progress")
-            .text("src", &rule.source.item(name))
+            .text("src", &rule.source.item(names.0))
+            .text("dest", &rule.dest.item(names.1))
             .number("bytes", bytes)
             .number("of", of)
             .number("percent", u128::from(bytes) * 100 / u128::from(of.max(1)))
-            .maybe("note", still_silent(&rule.source).filter(|_| bytes == 0))
+            .maybe("note", from.or(to))
             .emit();
     }
 

@@ -113,6 +113,7 @@ struct Run<'a> {
 struct Flight {
     lane: usize,
     name: Name,
+    dest: Name,
     size_bytes: u64,
     meter: Arc<AtomicU64>,
     started: sync::Instant,
@@ -162,15 +163,17 @@ impl Run<'_> {
         // A second signal ends the process once the status is gone.
         let status = self.rounds.world.log.status();
         let mut status = status.map(|status| (status, stop.hold()));
-        let patience = status.as_ref().map_or(PROGRESS_EVERY, |_| status::EVERY);
-        let mut told = sync::Instant::now();
+        let (mut told, mut patience) = (sync::Instant::now(), PROGRESS_EVERY);
         let mut faults = 0;
         loop {
-            match self.schedule.wait(patience) {
+            let redraw = status.as_ref().map(|_| status::EVERY);
+            match self.schedule.wait(redraw.unwrap_or(patience)) {
                 Left::Tasks => {
-                    if told.elapsed() >= PROGRESS_EVERY {
-                        told = sync::Instant::now();
-                        faults += fault_of(|| self.say_progress());
+                    let now = sync::Instant::now();
+                    if now.saturating_duration_since(told) >= patience {
+                        patience = PROGRESS_EVERY;
+                        faults += fault_of(|| patience = self.say_progress(told, now));
+                        told = now;
                     }
                     status.take_if(|_| stop.is_ending());
                     if let Some((status, _)) = &status {
@@ -346,6 +349,7 @@ impl Run<'_> {
         unpoisoned(self.in_flight.lock()).push(Flight {
             lane: index,
             name: task.entry.name.clone(),
+            dest: task.dest.clone(),
             size_bytes: task.entry.size_bytes,
             meter: Arc::clone(&task.meter),
             started,
@@ -373,24 +377,35 @@ impl Run<'_> {
     }
 
     /// Tells how far the items are that have been in flight for long, and which rules are being
-    /// listed for long.
-    fn say_progress(&self) {
+    /// listed for long: each once in `PROGRESS_EVERY`. `told`: when this was called last. Gives how
+    /// long it is until the next has to tell.
+    fn say_progress(&self, told: sync::Instant, now: sync::Instant) -> Duration {
+        let every_s = PROGRESS_EVERY.as_secs();
+        let mut next = PROGRESS_EVERY;
+        let mut is_due = |started: sync::Instant| {
+            let took = now.saturating_duration_since(started);
+            let before = told.saturating_duration_since(started);
+            let since = Duration::new(took.as_secs() % every_s, took.subsec_nanos());
+            next = next.min(PROGRESS_EVERY.saturating_sub(since));
+            took.as_secs() / every_s > before.as_secs() / every_s
+        };
+        let events = self.rounds.events;
         for lane in &self.lanes {
             let since = lane.progress().listing;
             if let Some(since) = since
-                && since.elapsed() >= PROGRESS_EVERY
+                && is_due(since)
             {
-                let (events, seconds) = (self.rounds.events, since.elapsed().as_secs());
-                events.listing_progress(lane.rule, seconds);
+                events.listing_progress(lane.rule, since.elapsed().as_secs());
             }
         }
         for flight in unpoisoned(self.in_flight.lock()).iter() {
-            if flight.started.elapsed() < PROGRESS_EVERY {
-                continue;
+            if is_due(flight.started) {
+                let (rule, names) = (self.lanes[flight.lane].rule, (&flight.name, &flight.dest));
+                events.progress(rule, names, flight.bytes(), flight.size_bytes);
             }
-            let (rule, events) = (self.lanes[flight.lane].rule, self.rounds.events);
-            events.progress(rule, &flight.name, flight.bytes(), flight.size_bytes);
         }
+        // Those that began almost together tell together.
+        next.max(Duration::from_millis(100))
     }
 
     /// What a person at a terminal is told.

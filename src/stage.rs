@@ -215,7 +215,7 @@ impl<'a> Stage<'a> {
     }
 
     /// An empty stage for the destination that offers `room`; `meter` counts every byte that goes
-    /// in, and out of the copy again.
+    /// in, and out of the copy again, so that all of an item counts twice.
     pub fn in_room(context: &'a Context, room: &'a Room<'a>, meter: Arc<AtomicU64>) -> Self {
         Self {
             room: Some(room),
@@ -276,14 +276,19 @@ impl<'a> Stage<'a> {
         if self.written_bytes > self.expected_bytes {
             return Err(too_long());
         }
-        self.meter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        match &mut self.content {
+        let length = bytes.len() as u64;
+        let progress = match &mut self.content {
             None => return Err(not_begun()),
-            Some(Content::Memory(memory)) => memory.extend_from_slice(bytes),
-            Some(Content::File(file)) => {
-                file.write(bytes, self.written_bytes - bytes.len() as u64)?;
+            Some(Content::Memory(memory)) => {
+                memory.extend_from_slice(bytes);
+                length
             }
-        }
+            Some(Content::File(file)) => {
+                file.write(bytes, self.written_bytes - length)?;
+                length * file.progress_per_byte()
+            }
+        };
+        self.meter.fetch_add(progress, Ordering::Relaxed);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
@@ -422,7 +427,8 @@ impl InParts<'_> {
         let mut written = 0;
         self.write_counted(number, read, &mut written)
             .inspect_err(|_| {
-                self.meter.fetch_sub(written, Ordering::Relaxed);
+                let progress = written * self.file.progress_per_byte();
+                self.meter.fetch_sub(progress, Ordering::Relaxed);
             })
     }
 
@@ -451,7 +457,8 @@ impl InParts<'_> {
             }
             self.file.write(&buffer[..amount], range.start + *written)?;
             crc.write(&buffer[..amount]);
-            self.meter.fetch_add(amount as u64, Ordering::Relaxed);
+            let progress = amount as u64 * self.file.progress_per_byte();
+            self.meter.fetch_add(progress, Ordering::Relaxed);
             *written = end;
         }
         Ok(Part {

@@ -22,6 +22,8 @@ pub(crate) enum Injection<'a> {
     Stop(&'a str, usize),
     /// Each of this name fails with this error and does not act.
     FailAll(&'a str, &'a str),
+    /// The n-th of this name in a thread, from 1, acts that much later.
+    Delay(&'a str, Duration, usize),
 }
 
 /// A run and its system calls.
@@ -143,6 +145,10 @@ impl Injection<'_> {
                 format!("inject={calls}:error={error}:when={number}")
             }
             Self::FailAll(calls, error) => format!("inject={calls}:error={error}"),
+            Self::Delay(calls, delay, number) => {
+                let delay = delay.as_micros();
+                format!("inject={calls}:delay_enter={delay}:when={number}")
+            }
         }
     }
 }
