@@ -588,6 +588,8 @@ def table(row, results):
 PLOTS = ("<!-- plots: './build.sh bench plots' -->", "<!-- end of plots -->")
 # Columns of the table of growth; that of the results ends with the ratio.
 CPU_OF_ITEM, PEAK = 5, 6
+# A column of the table of shards.
+ITEMS_A_SECOND = 3
 
 
 def plots(readme):
@@ -601,6 +603,7 @@ def plots(readme):
     for what in ("files", "in flight"):
         charts.append(growth_chart(rows, what, "CPU ms an item", CPU_OF_ITEM))
         charts.append(growth_chart(rows, what, "peak MiB", PEAK))
+    charts += shard_charts(rows)
     readme.write_text("\n\n".join([head + PLOTS[0], *charts, PLOTS[1]]) + tail)
 
 
@@ -629,6 +632,26 @@ def growth_chart(rows, what, figure, column):
     values = {end: ", ".join(value for _, value in found) for end, found in ends.items()}
     title = f"{figure} by {what}: in (bars), out (line)"
     return chart(title, names, figure, [f"bar [{values['in']}]", f"line [{values['out']}]"])
+
+
+def shard_charts(rows):
+    """Throughput against the number of shards, for each work that was done in both directions."""
+    found, work = {}, ""
+    for cells in rows:
+        if len(cells) == PEAK + 1 and cells[1].isdigit() and cells[ITEMS_A_SECOND].isdigit():
+            work = cells[0] or work
+            found.setdefault(work, []).append((cells[1], cells[ITEMS_A_SECOND]))
+    charts = []
+    for work, figures in found.items():
+        way_out = found.get(work.replace(" in", " out"))
+        if " in" in work and way_out:
+            title = f"items a second by shards, {work.replace(' in', '')}: in (bars), out (line)"
+            series = [
+                f"{how} [{', '.join(value for _, value in values)}]"
+                for how, values in (("bar", figures), ("line", way_out))
+            ]
+            charts.append(chart(title, [name for name, _ in figures], "items a second", series))
+    return charts
 
 
 def chart(title, names, axis, series):
