@@ -412,8 +412,7 @@ impl Reader<'_> {
             "allowed: the http(s)://host:port of a Pushgateway, or a path that ends in .prom";
         let text = self.text(NAME)?;
         let target = if text.contains("://") {
-            Url::parse(&text)
-                .ok()
+            url_of(&text)
                 .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
                 .filter(|url| url.query().is_none() && url.fragment().is_none())
                 .map(MetricsTarget::Pushgateway)
@@ -446,7 +445,7 @@ impl Reader<'_> {
             format!("http://{text}")
         };
         // What is wrong may be or hold a password, so nothing of it is shown.
-        let Ok(url) = Url::parse(&url) else {
+        let Some(url) = url_of(&url) else {
             self.problem(NAME, format_args!("found no valid URL; {ALLOWED}"));
             return None;
         };
@@ -484,15 +483,35 @@ fn odd_endpoint(text: &str) -> Option<&'static str> {
     if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
         return Some("quotes around the value (write it without them)");
     }
-    let host = text.split_once("://").map_or(text, |(_, host)| host);
-    let host = host.split(['/', '%']).next().unwrap_or_default();
-    // Also an address with a port behind it is one, of which nobody can tell where it ends.
+    let host = host_of(text.split_once("://").map_or(text, |(_, rest)| rest));
     if !host.is_ascii() {
         return Some("a host name that is not ASCII (write it as punycode, xn--...)");
     }
-    host.parse::<std::net::Ipv6Addr>()
-        .is_ok()
-        .then_some("an IPv6 address without brackets (write http://[address]:port)")
+    let address = host.split('%').next().unwrap_or_default();
+    // Also an address with a port behind it is one, of which nobody can tell where it ends.
+    if address.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Some("an IPv6 address without brackets (write http://[address]:port)");
+    }
+    host.contains('%')
+        .then_some("a percent sign in the host name (write the name as it is)")
+}
+
+/// A URL, where the text is one. The parser is not asked about a host with a percent sign or beyond
+/// ASCII: it takes none, and a debug build ends at some.
+fn url_of(text: &str) -> Option<Url> {
+    let (scheme, rest) = text.split_once("://")?;
+    let is_plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && rest.bytes().all(|byte| byte.is_ascii_graphic())
+        && !host_of(rest).contains('%');
+    is_plain.then(|| Url::parse(text).ok()).flatten()
+}
+
+/// What stands for the host behind a scheme, with its port. A URL's parser passes over more slashes.
+fn host_of(rest: &str) -> &str {
+    let rest = rest.trim_start_matches(['/', '\\']);
+    let authority = rest.split(['/', '\\', '?', '#']).next();
+    let host = authority.and_then(|all| all.rsplit('@').next());
+    host.unwrap_or_default()
 }
 
 fn umask(text: &str) -> Option<u32> {
@@ -749,6 +768,11 @@ mod tests {
             ("::1", "IPv6 address without brackets"),
             ("http://fd00::1:9000", "IPv6 address without brackets"),
             ("https://fe80::1%eth0/", "IPv6 address without brackets"),
+            ("http://MINIO%C3%B6:9000", "percent sign in the host name"),
+            ("u:pass@A%EE", "percent sign in the host name"),
+            ("http:/A%EE://", "no valid URL"),
+            ("//A%EE", "percent sign in the host name"),
+            ("http:///\t/A\u{f6}", "no valid URL"),
         ];
         for (value, says) in cases {
             let wrong = connection(&[("MINIO_ENDPOINT", value)]).expect_err(value);
@@ -757,6 +781,23 @@ mod tests {
         }
         let bracketed = connection(&[("MINIO_ENDPOINT", "[::1]:9000")]).expect("a connection");
         assert_eq!(bracketed.endpoint.as_str(), "http://[::1]:9000/");
+    }
+
+    #[test]
+    fn pushgateway_whose_host_no_parser_takes_is_refused() {
+        for value in [
+            "http://A%EE:9091",
+            "http://u:p@G\u{f6}:9091",
+            "http:/A%EE://b",
+            "http:////A%EE",
+            "http:///\t/A\u{f6}",
+        ] {
+            let names = [("BOTS_MOVER_METRICS", value)];
+            let wrong = read(&names).expect_err(value).to_string();
+            assert!(wrong.contains("found neither"), "{value}: {wrong}");
+        }
+        let fine = [("BOTS_MOVER_METRICS", "https://u:p%40@push:9091/a%20b")];
+        assert!(read(&fine).is_ok());
     }
 
     #[test]
