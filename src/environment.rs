@@ -506,7 +506,8 @@ fn url_of(text: &str) -> Option<Url> {
     is_plain.then(|| Url::parse(text).ok()).flatten()
 }
 
-/// What stands for the host behind a scheme, with its port. A URL's parser passes over more slashes.
+/// What stands for the host behind a scheme, with its port. A URL's parser passes over further
+/// slashes.
 fn host_of(rest: &str) -> &str {
     let rest = rest.trim_start_matches(['/', '\\']);
     let authority = rest.split(['/', '\\', '?', '#']).next();
