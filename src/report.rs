@@ -152,16 +152,19 @@ impl<'a> Events<'a> {
     /// destination.
     pub fn progress(self, rule: &Rule, names: (&Name, &Name), bytes: u64, of: u64) {
         let from = still_silent(&rule.source).filter(|_| bytes == 0);
-        // Staged elsewhere and not written there yet, or all written and not synced.
-        let waits_there = bytes == of / 2 || bytes == of;
-        let to = still_silent(&rule.dest).filter(|_| waits_there);
+        let note = from.map(str::to_owned).or_else(|| {
+            let silent = still_silent(&rule.dest)?;
+            let written = format!("not yet synced, or not yet removed at its source; {silent}");
+            let staged = (bytes == of / 2).then(|| silent.to_owned());
+            (bytes == of).then_some(written).or(staged)
+        });
         self.of(rule, Level::Info, "progress")
             .text("src", &rule.source.item(names.0))
             .text("dest", &rule.dest.item(names.1))
             .number("bytes", bytes)
             .number("of", of)
             .number("percent", u128::from(bytes) * 100 / u128::from(of.max(1)))
-            .maybe("note", from.or(to))
+            .maybe("note", note.as_deref())
             .emit();
     }
 
